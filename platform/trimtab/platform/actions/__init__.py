@@ -1,0 +1,1 @@
+"""One file an action handler, named as on the wire; found through entry points."""

@@ -1,0 +1,213 @@
+"""Stored things as frozen data: one class a table, with all the columns Watcher's tables have and ours on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What every row has. Times are aware UTC; `deleted` is 0 for a live row, else the row's own id."""
+
+    kind: ClassVar[str]
+
+    id: int = 0  # given by the store
+    uuid: str
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    deleted_at: datetime | None = None
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal(Record):
+    """A goal of the catalogue."""
+
+    kind: ClassVar[str] = "goal"
+    name: str
+    display_name: str
+    efficacy_specification: list[Json] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy(Record):
+    """A strategy of the catalogue."""
+
+    kind: ClassVar[str] = "strategy"
+    name: str
+    display_name: str
+    goal_id: int
+    parameters_spec: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditTemplate(Record):
+    """A reusable description of audits."""
+
+    kind: ClassVar[str] = "audit_template"
+    name: str
+    description: str | None = None
+    goal_id: int
+    strategy_id: int | None = None
+    scope: list[Json] = field(default_factory=list)
+    default_parameters: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimable(Record):
+    """A row that one worker at a time may own: compare-and-set on `epoch`, valid until `lease_until`."""
+
+    state: str
+    hostname: str | None = None
+    status_message: str | None = None
+    owner: str | None = None
+    lease_until: datetime | None = None
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit(Claimable):
+    """One request to look at the cloud with a goal in mind."""
+
+    kind: ClassVar[str] = "audit"
+    name: str
+    audit_type: str
+    parameters: Json = field(default_factory=dict)
+    interval: str | None = None
+    goal_id: int
+    strategy_id: int | None = None
+    scope: list[Json] = field(default_factory=list)
+    auto_trigger: bool = False
+    next_run_time: datetime | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionPlan(Claimable):
+    """What an audit recommends; `rehearsed` and `measured` hold score fields as JSON."""
+
+    kind: ClassVar[str] = "action_plan"
+    audit_id: int
+    strategy_id: int
+    candidate: int = 0  # number of the candidate it was made from
+    global_efficacy: list[Json] = field(default_factory=list)
+    rehearsed: Json = field(default_factory=dict)
+    measured: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action(Record):
+    """One step of a plan. `needs_room_of`: parents (uuids) whose leaving makes room for this action."""
+
+    kind: ClassVar[str] = "action"
+    action_plan_id: int
+    action_type: str
+    input_parameters: Json = field(default_factory=dict)
+    state: str
+    parents: list[str] = field(default_factory=list)
+    needs_room_of: list[str] = field(default_factory=list)
+    status_message: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EfficacyIndicator(Record):
+    """One measured-at-planning-time figure of a plan."""
+
+    kind: ClassVar[str] = "efficacy_indicator"
+    action_plan_id: int
+    name: str
+    description: str | None = None
+    unit: str | None = None
+    data: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRecord(Record):
+    """What one strategy with one set of parameters proposed to an audit, what the rehearsal said, and its fate."""
+
+    kind: ClassVar[str] = "candidate"
+    audit_id: int
+    number: int
+    strategy_name: str
+    parameters: Json = field(default_factory=dict)
+    verdict: str  # chosen | ranked | rejected | failed
+    rank: int | None = None
+    reason: str | None = None
+    because: str = ""
+    indicators: Json = field(default_factory=dict)
+    score: Json = field(default_factory=dict)
+    steps: list[Json] = field(default_factory=list)
+    node: str = ""
+    worker: str = ""
+    propose_s: float = 0.0
+    rehearse_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringEngine(Record):
+    """A scoring engine of the catalogue."""
+
+    kind: ClassVar[str] = "scoring_engine"
+    name: str
+    description: str | None = None
+    metainfo: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Record):
+    """A running part of Trimtab, by name and host."""
+
+    kind: ClassVar[str] = "service"
+    name: str
+    host: str
+    last_seen_up: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionDescription(Record):
+    """What an action type does, in words."""
+
+    kind: ClassVar[str] = "action_description"
+    action_type: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event(Record):
+    """One thing that happened to a record; written in the transaction that made it happen."""
+
+    kind: ClassVar[str] = "event"
+    record_kind: str
+    record_uuid: str
+    event: str
+    old_state: str | None = None
+    new_state: str | None = None
+    message: str | None = None
+
+
+RECORDS: Mapping[str, type[Record]] = {
+    cls.kind: cls
+    for cls in (
+        Goal,
+        Strategy,
+        AuditTemplate,
+        Audit,
+        ActionPlan,
+        Action,
+        EfficacyIndicator,
+        CandidateRecord,
+        ScoringEngine,
+        Service,
+        ActionDescription,
+        Event,
+    )
+}

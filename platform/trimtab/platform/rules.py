@@ -1,0 +1,129 @@
+"""Hard rules every plan obeys: capacity, zone, anti-affinity, host state, locked and excluded instances.
+
+`destinations` tells a search where an instance may go; `judge` looks at a finished candidate, whoever made it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trimtab.platform.model import RESOURCES, ClusterModel, GroupPolicy, Placement
+from trimtab.platform.model.compute import Bools, Ints
+from trimtab.platform.model.placement import ROUNDING
+from trimtab.platform.proposal import Act, Candidate, Migrate
+
+MOST_REASONS = 20
+
+
+def destinations(placement: Placement, instance: int, receivers: Bools | None = None) -> Bools:
+    """Hosts that may receive an instance now, [H]: room, receiving, its zone, its server group; never where it is.
+
+    Args:
+        placement: who is where at this point of the search.
+        instance: row of the instance.
+        receivers: hosts that take instances at all; the model's usable ones unless a strategy enables more.
+    """
+    model = placement.model
+    ok = placement.fits(instance) & (model.usable if receivers is None else receivers)
+    if placement.host_of[instance] >= 0:
+        ok[placement.host_of[instance]] = False
+    if (zone := model.pinned_zone[instance]) >= 0:
+        ok &= model.zone.codes == zone
+    group = int(model.group[instance])
+    if group >= 0:
+        start, rows = model.group_members
+        peers = rows[start[group] : start[group + 1]]
+        taken = placement.host_of[peers[(peers != instance) & (placement.host_of[peers] >= 0)]]
+        policy = model.group_policy[group]
+        if policy == GroupPolicy.ANTI_AFFINITY:
+            ok[taken] = False
+        elif policy == GroupPolicy.AFFINITY and len(taken):
+            only = np.zeros(model.hosts, bool)
+            only[taken] = True
+            ok &= only
+    return ok
+
+
+def judge(model: ClusterModel, candidate: Candidate) -> list[str]:
+    """Why a candidate must be rejected; empty when it is sound. At most `MOST_REASONS` reasons.
+
+    Looks at every move and at the placement when all moves are done. Room at every step on the way is the planner's
+    promise and is checked again by the rehearsal. What was broken before and is not made worse is no reason.
+    """
+    reasons: list[str] = []
+    receives = model.usable.copy()
+    touched: dict[int, int] = {}
+    place = model.host_of.copy()
+    for step in candidate.steps:
+        if isinstance(step, Act):
+            if step.action_type == "change_nova_service_state" and step.host >= 0:
+                receives[step.host] = step.parameters.get("state") == "enabled" and bool(model.up[step.host])
+            continue
+        reasons += _of_move(model, step, receives, place)
+        touched[step.instance] = step.destination
+        place[step.instance] = step.destination
+        if len(reasons) >= MOST_REASONS:
+            return [*reasons[:MOST_REASONS], "and more"]
+    return [*reasons, *_over_capacity(model, place), *_groups_broken(model, place)][: MOST_REASONS + 1]
+
+
+def _of_move(model: ClusterModel, move: Migrate, receives: Bools, place: Ints) -> list[str]:
+    if not 0 <= move.instance < model.instances or not -1 <= move.destination < model.hosts:
+        return [f"move of row {move.instance} to row {move.destination}: no such row in the model"]
+    name, found = model.instance_name(move.instance) or model.instance_id(move.instance), []
+    if model.locked[move.instance]:
+        found.append(f"instance {name} is locked")
+    if model.excluded[move.instance]:
+        found.append(f"instance {name} is excluded by the audit's scope")
+    if place[move.instance] < 0:
+        found.append(f"instance {name} is on no host")
+    if move.destination < 0:
+        return found  # the cloud chooses
+    host = model.host_name(move.destination)
+    if place[move.instance] == move.destination:
+        found.append(f"instance {name} is on {host} already")
+    if not model.up[move.destination]:
+        found.append(f"host {host} is down and cannot receive {name}")
+    elif not receives[move.destination]:
+        found.append(f"host {host} is disabled and cannot receive {name}")
+    zone = int(model.pinned_zone[move.instance])
+    if zone >= 0 and model.zone.codes[move.destination] != zone:
+        found.append(f"instance {name} is bound to zone {model.zone.names[zone]}; host {host} is not in it")
+    return found
+
+
+def _over_capacity(model: ClusterModel, place: Ints) -> list[str]:
+    before, after = model.used(), model.used(place)
+    worse = (after > model.capacity + ROUNDING) & (after > before + ROUNDING)
+    return [
+        f"host {model.host_name(int(host))} would hold {after[host, r]:g} of {model.capacity[host, r]:g} {RESOURCES[r]}"
+        for host, r in np.argwhere(worse)
+    ]
+
+
+def groups_broken(model: ClusterModel, place: Ints) -> Ints:
+    """How many members of each (hard) server group are where the policy does not want them, [G]."""
+    broken = np.zeros(len(model.group_ids), np.int32)
+    rows = np.flatnonzero((model.group >= 0) & (place >= 0))
+    pairs, members = np.unique(np.stack([model.group[rows], place[rows]], axis=1), axis=0, return_counts=True)
+    if not len(pairs):
+        return broken
+    groups = pairs[:, 0]
+    anti = model.group_policy[groups] == GroupPolicy.ANTI_AFFINITY
+    np.add.at(broken, groups[anti], members[anti] - 1)
+    together = np.flatnonzero(model.group_policy == GroupPolicy.AFFINITY)
+    largest = np.zeros(len(broken), np.int64)
+    np.maximum.at(largest, groups, members)
+    total = np.bincount(groups, members, len(broken)).astype(np.int64)
+    broken[together] = (total - largest)[together]
+    return broken
+
+
+def _groups_broken(model: ClusterModel, place: Ints) -> list[str]:
+    worse = np.flatnonzero(groups_broken(model, place) > groups_broken(model, model.host_of))
+    policies = list(GroupPolicy)
+    return [
+        f"server group {model.group_names[int(g)].as_py() or model.group_ids[int(g)].as_py()} "
+        f"({policies[model.group_policy[g]].wire}) would be broken"
+        for g in worse
+    ]

@@ -1,0 +1,1 @@
+"""Durable state: DuckDB for records, Parquet for metrics; one owner process."""

@@ -1,0 +1,1 @@
+"""One file a strategy, named as on the wire; found through entry points."""
