@@ -1,0 +1,186 @@
+"""The store as everybody else sees it: the methods of `Store` as coroutines, over a local store or an actor."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from trimtab.platform.records import (
+    Action,
+    ActionPlan,
+    CandidateRecord,
+    Claimable,
+    EfficacyIndicator,
+    Event,
+    Goal,
+    Json,
+    Record,
+    Strategy,
+)
+
+if TYPE_CHECKING:
+    from trimtab.platform.store.catalogue import Synced
+    from trimtab.platform.store.state import Store
+
+R = TypeVar("R", bound=Record)
+C = TypeVar("C", bound=Claimable)
+Rows: TypeAlias = list[R]  # inside the classes `list` is the method
+Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
+
+
+class StorePort:
+    """Asks the one owner of the store; `call` gets a method's name, its arguments and its keyword arguments.
+
+    Every method means, raises and returns what the method of the same name of `Store` does. What changes something is
+    durable when it returns.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    @classmethod
+    def direct(cls, store: Store) -> StorePort:
+        """A port to a store of this process; calls run in place."""
+
+        async def call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return getattr(store, method)(*args, **kwargs)
+
+        return cls(call)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def get(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> R:
+        """See `Store.get`."""
+        return await self._call("get", (kind, ident), {"deleted": deleted})
+
+    async def find(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> R | None:
+        """See `Store.find`."""
+        return await self._call("find", (kind, ident), {"deleted": deleted})
+
+    async def list(
+        self,
+        kind: type[R],
+        where: Mapping[str, Any] | None = None,
+        *,
+        limit: int | None = None,
+        marker: str | None = None,
+        sort_key: str = "id",
+        sort_dir: str = "asc",
+        deleted: bool = False,
+    ) -> Rows[R]:
+        """See `Store.list`."""
+        paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
+        return await self._call("list", (kind, where), paging)
+
+    async def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> int:
+        """See `Store.count`."""
+        return await self._call("count", (kind, where), {})
+
+    async def claimable(self, kind: type[C], states: Sequence[str]) -> Rows[C]:
+        """See `Store.claimable`."""
+        return await self._call("claimable", (kind, states), {})
+
+    async def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
+        """See `Store.events`."""
+        return await self._call("events", (after_id, limit, record_uuid), {})
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def create(self, record: R, *, key: str | None = None) -> R:
+        """See `Store.create`."""
+        return await self._call("create", (record,), {"key": key})
+
+    async def create_many(self, records: Sequence[R]) -> Rows[R]:
+        """See `Store.create_many`."""
+        return await self._call("create_many", (records,), {})
+
+    async def update(self, kind: type[R], uuid: str, changes: Mapping[str, Any], *, epoch: int | None = None) -> R:
+        """See `Store.update`."""
+        return await self._call("update", (kind, uuid, changes), {"epoch": epoch})
+
+    async def transition(
+        self,
+        kind: type[R],
+        uuid: str,
+        event: str,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        message: str | None = None,
+        epoch: int | None = None,
+    ) -> R:
+        """See `Store.transition`."""
+        return await self._call("transition", (kind, uuid, event, changes), {"message": message, "epoch": epoch})
+
+    async def transition_all(
+        self,
+        kind: type[Record],
+        where: Mapping[str, Any],
+        event: str,
+        changes: Mapping[str, Any] | None = None,
+        message: str | None = None,
+    ) -> int:
+        """See `Store.transition_all`."""
+        return await self._call("transition_all", (kind, where, event, changes, message), {})
+
+    async def delete(self, kind: type[R], uuid: str) -> R:
+        """See `Store.delete`."""
+        return await self._call("delete", (kind, uuid), {})
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    async def claim(self, kind: type[C], uuid: str, owner: str, lease_s: float) -> C:
+        """See `Store.claim`."""
+        return await self._call("claim", (kind, uuid, owner, lease_s), {})
+
+    async def renew(self, kind: type[C], uuid: str, owner: str, epoch: int, lease_s: float) -> C:
+        """See `Store.renew`."""
+        return await self._call("renew", (kind, uuid, owner, epoch, lease_s), {})
+
+    async def release(self, kind: type[C], uuid: str, owner: str, epoch: int) -> C:
+        """See `Store.release`."""
+        return await self._call("release", (kind, uuid, owner, epoch), {})
+
+    # -- whole stories ---------------------------------------------------------------------------
+
+    async def save_outcome(
+        self,
+        audit_uuid: str,
+        *,
+        event: str | None,
+        epoch: int | None,
+        status_message: str | None = None,
+        audit_changes: Mapping[str, Any] | None = None,
+        candidates: Sequence[CandidateRecord] = (),
+        plan: ActionPlan | None = None,
+        actions: Sequence[Action] = (),
+        indicators: Sequence[EfficacyIndicator] = (),
+    ) -> ActionPlan | None:
+        """See `Store.save_outcome`."""
+        outcome: Json = {
+            "event": event,
+            "epoch": epoch,
+            "status_message": status_message,
+            "audit_changes": audit_changes,
+            "candidates": candidates,
+            "plan": plan,
+            "actions": actions,
+            "indicators": indicators,
+        }
+        return await self._call("save_outcome", (audit_uuid,), outcome)
+
+    async def sync_catalogue(
+        self,
+        goals: Sequence[Goal],
+        strategies: Sequence[tuple[Strategy, str]],
+        action_descriptions: Mapping[str, str],
+    ) -> Synced:
+        """See `Store.sync_catalogue`."""
+        return await self._call("sync_catalogue", (goals, strategies, action_descriptions), {})
+
+    async def checkpoint(self) -> None:
+        """See `Store.checkpoint`."""
+        await self._call("checkpoint", (), {})
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._call("close", (), {})
