@@ -127,6 +127,10 @@ class Codes:
         """Rows that carry this text, as a mask."""
         return self.codes == (self.names.index(name) if name in self.names else -2)
 
+    def take(self, rows: npt.NDArray[np.intp]) -> Codes:
+        """The column of some rows."""
+        return Codes(self.codes[rows], self.names)
+
     def texts(self) -> pa.Array:
         """The column as plain Arrow text."""
         return pa.array(np.array([*self.names, ""], dtype=object)[self.codes], pa.string())
@@ -262,6 +266,29 @@ class ClusterModel:
     def with_changes(self, **changes: Any) -> ClusterModel:
         """A copy with some columns replaced; the other arrays are shared."""
         return replace(self, **changes)
+
+    def subset(self, keep: Bools) -> ClusterModel:
+        """The model of some hosts only, with the instances on them (and those on no host); [H] mask."""
+        if keep.all():
+            return self
+        hosts, position = np.flatnonzero(keep), np.full(self.hosts + 1, -1, np.int32)
+        position[hosts] = np.arange(len(hosts))
+        stays = (self.host_of < 0) | keep[self.host_of]
+        rows = np.flatnonzero(stays)
+        of_host = ("total", "reserved", "ratio", "up", "enabled", "aggregates", "traits")
+        of_instance = ("demand", "state", "locked", "excluded", "pinned_zone", "group")
+        return self.with_changes(
+            host_ids=self.host_ids.take(pa.array(hosts)),
+            host_names=self.host_names.take(pa.array(hosts)),
+            disabled_reason=self.disabled_reason.take(hosts),
+            zone=self.zone.take(hosts),
+            **{name: getattr(self, name)[hosts] for name in of_host},
+            instance_ids=self.instance_ids.take(pa.array(rows)),
+            instance_names=self.instance_names.take(pa.array(rows)),
+            host_of=position[self.host_of[rows]],
+            **{name: getattr(self, name)[rows] for name in of_instance},
+            **{name: getattr(self, name).take(rows) for name in ("project", "flavor", "metadata", "created")},
+        )
 
     # -- edges -------------------------------------------------------------------------------------------------
 

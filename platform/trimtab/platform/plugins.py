@@ -1,0 +1,72 @@
+"""Plug-ins found through entry points, as tables by name: strategies, goals, action handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from trimtab.platform.contracts import ActionHandler, Goal, Strategy
+from trimtab.platform.errors import NotFound, TrimtabError
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """What is installed. Strategies and goals are instances, handlers are classes."""
+
+    strategies: Mapping[str, Strategy]
+    goals: Mapping[str, Goal]
+    actions: Mapping[str, type[ActionHandler]]
+
+    def strategy(self, name: str) -> Strategy:
+        """One strategy.
+
+        Raises:
+            NotFound: no such strategy is installed.
+        """
+        if name not in self.strategies:
+            raise NotFound(f"Strategy {name} is not installed; there are {', '.join(self.strategies)}")
+        return self.strategies[name]
+
+    def of_goal(self, goal: str) -> list[Strategy]:
+        """Strategies of a goal, by name."""
+        return [strategy for strategy in self.strategies.values() if strategy.goal == goal]
+
+
+@cache
+def load() -> Plugins:
+    """Load everything that is installed, by name.
+
+    Raises:
+        TrimtabError: an entry point cannot be imported, or its name is not the plug-in's own.
+    """
+    strategies: dict[str, Strategy] = {}
+    for name, cls in _group("trimtab.strategies").items():
+        strategies[name] = cls()
+        _same_name(name, strategies[name].name)
+        if not isinstance(strategies[name], Strategy):
+            raise TrimtabError(f"strategy {name} ({cls.__module__}) lacks a member of contracts.Strategy")
+    goals: dict[str, Goal] = _group("trimtab.goals")
+    for name, goal in goals.items():
+        _same_name(name, goal.name)
+    for strategy in strategies.values():
+        if strategy.goal not in goals:
+            raise TrimtabError(f"strategy {strategy.name} wants goal {strategy.goal}, which is not installed")
+    return Plugins(strategies, goals, _group("trimtab.actions"))
+
+
+def _group(group: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        try:
+            found[point.name] = point.load()
+        except (ImportError, AttributeError) as error:
+            raise TrimtabError(f"plug-in {point.name} of {group} ({point.value}) cannot be loaded: {error}") from error
+    return found
+
+
+def _same_name(entry: str, own: str) -> None:
+    if entry != own:
+        raise TrimtabError(f"entry point {entry!r} gives a plug-in that calls itself {own!r}: use one name")

@@ -1,0 +1,184 @@
+"""The audit scope language: a JSON list that narrows a model to the hosts and instances an audit may look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jsonschema
+import numpy as np
+
+from trimtab.platform.errors import InvalidInput
+from trimtab.platform.model import ClusterModel
+from trimtab.platform.model.compute import Bools
+
+_NAMES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "required": ["name"],
+        "additionalProperties": False,
+    },
+}
+_UUIDS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"uuid": {"type": "string"}},
+        "required": ["uuid"],
+        "additionalProperties": False,
+    },
+}
+_AGGREGATES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "anyOf": [
+            {"properties": {"id": {"anyOf": [{"type": "integer"}, {"enum": ["*"]}]}}, "required": ["id"]},
+            {"properties": {"name": {"type": "string"}}, "required": ["name"]},
+        ],
+    },
+}
+_EXCLUDE = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "instances": _UUIDS,
+            "compute_nodes": _NAMES,
+            "host_aggregates": _AGGREGATES,
+            "instance_metadata": {"type": "array", "items": {"type": "object"}},
+            "projects": _UUIDS,
+        },
+        "additionalProperties": False,
+    },
+}
+SCHEMA: Mapping[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "compute": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"host_aggregates": _AGGREGATES, "availability_zones": _NAMES, "exclude": _EXCLUDE},
+                    "additionalProperties": False,
+                },
+            },
+            "storage": {"type": "array", "items": {"type": "object"}},
+        },
+        "additionalProperties": False,
+    },
+}
+
+
+def check(scope: Any) -> list[dict[str, Any]]:
+    """The scope as it is stored: checked, the old flat form wrapped into `compute`.
+
+    Raises:
+        InvalidInput: names the place in the scope.
+    """
+    if isinstance(scope, list) and scope and isinstance(scope[0], dict):
+        first = next(iter(scope[0]), "compute")
+        if first not in {"compute", "storage"}:
+            scope = [{"compute": scope}]
+    try:
+        jsonschema.validate(scope, SCHEMA)
+    except jsonschema.ValidationError as error:
+        place = "".join(f"[{part!r}]" for part in error.absolute_path)
+        raise InvalidInput(f"scope{place}: {error.message}") from error
+    rules = _compute(scope)
+    included = any("host_aggregates" in rule for rule in rules)
+    if included and any("host_aggregates" in item for rule in rules for item in rule.get("exclude", [])):
+        raise InvalidInput("scope: host_aggregates can be included or excluded, not both")
+    return list(scope)
+
+
+def narrow(model: ClusterModel, scope: Sequence[Mapping[str, Any]]) -> tuple[ClusterModel, list[str]]:
+    """The part of a model an audit may look at, and notes on what the scope named in vain.
+
+    Included aggregates and zones are united; hosts outside leave the model together with their instances. Excluded
+    instances, projects and metadata stay (they use room) but are marked `excluded`. A scope that includes rules which
+    match nothing leaves no host.
+    """
+    rules = _compute(scope)
+    if not rules:
+        return model, []
+    notes: list[str] = []
+    keep = np.zeros(model.hosts, bool)
+    includes = False
+    excluded = model.excluded.copy()
+    gone = np.zeros(model.hosts, bool)
+    for rule in rules:
+        if "host_aggregates" in rule:
+            includes = True
+            keep |= _in_aggregates(model, rule["host_aggregates"], notes)
+        elif "availability_zones" in rule:
+            includes = True
+            names = [item["name"] for item in rule["availability_zones"]]
+            keep |= _any(model.zone.rows(name) for name in names) if names != ["*"] else np.ones(model.hosts, bool)
+        for item in rule.get("exclude", []):
+            gone |= _excluded_hosts(model, item, notes)
+            excluded |= _excluded_instances(model, item, notes)
+    wanted = (keep if includes else np.ones(model.hosts, bool)) & ~gone
+    return model.with_changes(excluded=excluded).subset(wanted), notes
+
+
+def _compute(scope: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return next((list(entry["compute"]) for entry in scope if entry.get("compute")), [])
+
+
+def _any(masks: Any) -> Bools:
+    return np.logical_or.reduce([*masks, False])
+
+
+def _in_aggregates(model: ClusterModel, items: Sequence[Mapping[str, Any]], notes: list[str]) -> Bools:
+    names = [str(item.get("name", item.get("id"))) for item in items]
+    if "*" in names:
+        if len(names) > 1:
+            raise InvalidInput("scope host_aggregates: '*' cannot stand beside other aggregates; use it alone")
+        return np.asarray(model.aggregates.any(axis=1))
+    known = {name: column for column, name in enumerate(model.aggregate_names)}
+    notes += [f"scope: no host is in aggregate {name}" for name in names if name not in known]
+    columns = [known[name] for name in names if name in known]
+    return np.asarray(model.aggregates[:, columns].any(axis=1))
+
+
+def _excluded_hosts(model: ClusterModel, item: Mapping[str, Any], notes: list[str]) -> Bools:
+    gone = np.zeros(model.hosts, bool)
+    if "compute_nodes" in item:
+        names = [node["name"] for node in item["compute_nodes"]]
+        rows = model.host_rows_by_name(names)
+        notes += [
+            f"scope: there is no host {name} to exclude" for name, row in zip(names, rows, strict=True) if row < 0
+        ]
+        gone[rows[rows >= 0]] = True
+    if "host_aggregates" in item:
+        gone |= _in_aggregates(model, item["host_aggregates"], notes)
+    return gone
+
+
+def _excluded_instances(model: ClusterModel, item: Mapping[str, Any], notes: list[str]) -> Bools:
+    excluded = np.zeros(model.instances, bool)
+    if "instances" in item:
+        ids = [instance["uuid"] for instance in item["instances"]]
+        rows = model.instance_rows(ids)
+        notes += [f"scope: there is no instance {i} to exclude" for i, row in zip(ids, rows, strict=True) if row < 0]
+        excluded[rows[rows >= 0]] = True
+    for project in item.get("projects", []):
+        excluded |= model.project.rows(project["uuid"])
+    wanted = {str(k): str(v).lower() for pair in item.get("instance_metadata", []) for k, v in pair.items()}
+    if wanted:
+        codes = model.metadata
+        hit = np.array([_matches(codes, code, wanted) for code in range(len(codes.names))] + [False])
+        excluded |= hit[codes.codes]
+    return excluded
+
+
+def _matches(codes: Any, code: int, wanted: Mapping[str, str]) -> bool:
+    own = {str(k): str(v).lower() for k, v in json.loads(codes.names[code]).items()}
+    # All keys must be there and one value equal: Watcher's rule, which operators' templates rely on.
+    return all(k in own for k in wanted) and any(own[k] == v for k, v in wanted.items())

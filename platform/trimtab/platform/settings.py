@@ -1,0 +1,67 @@
+"""Options, read once: defaults here, overridden by TRIMTAB_* environment variables and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from trimtab.platform.proposal import Limits
+
+
+class SimulatedCloudSettings(BaseModel):
+    """The embedded cloud that is used where no real one is configured."""
+
+    hosts: int = Field(200, ge=2, le=20_000)
+    instances: int = Field(2_000, ge=1, le=400_000)
+    zones: int = Field(2, ge=1, le=26)
+    seed: int = 1
+    speed: float = Field(1.0, gt=0, description="Cloud seconds that pass in one second of wall time")
+    trace: Path | None = Field(None, description="PlanetLab-style Parquet file that replaces the generated load")
+
+
+class RaySettings(BaseModel):
+    """How much of this machine a local Ray takes."""
+
+    num_cpus: int | None = Field(None, ge=1, description="CPUs for tasks; all of the machine's when not given")
+    object_store_mb: int = Field(256, ge=80)
+    dashboard: bool = True
+    dashboard_port: int = 8265
+    metrics_port: int | None = Field(None, description="Export Ray's metrics here (loopback only is advised)")
+    address: str | None = Field(None, description="Join this Ray cluster instead of starting a local one")
+
+
+class Settings(BaseSettings):
+    """All options of Trimtab; times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TRIMTAB_", env_nested_delimiter="__", extra="forbid")
+
+    data_dir: Path = Path("trimtab-data")
+    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    port: int = Field(9322, ge=1, le=65535)
+    hostname: str = Field("trimtab", description="Name of this node in service rows and `hostname` fields")
+    max_limit: int = Field(1000, ge=1, description="Page size cap of lists, and the default limit")
+
+    collect_interval_s: float = Field(300.0, gt=0, description="Cloud seconds between two collections")
+    history_s: float = Field(86_400.0, gt=0, description="How much recorded load a rehearsal may look back on")
+    horizon_s: float = Field(86_400.0, gt=0, description="How far a rehearsal looks ahead")
+    max_audit_workers: int = Field(2, ge=1)
+    applier_workers: int = Field(1, ge=1)
+    lease_s: float = Field(30.0, gt=0)
+    seed: int = 0
+
+    migrations_per_host: int = Field(2, ge=1)
+    migrations_total: int = Field(20, ge=1)
+    migration_interval_s: float = Field(5.0, ge=0.1, description="Cloud seconds between two looks at a migration")
+    migration_deadline_s: float = Field(900.0, gt=0)
+    rollback_when_actionplan_failed: bool = False
+
+    cloud: SimulatedCloudSettings = SimulatedCloudSettings()
+    ray: RaySettings = RaySettings()
+
+    @property
+    def limits(self) -> Limits:
+        """Migrations in flight."""
+        return Limits(self.migrations_per_host, self.migrations_total)
