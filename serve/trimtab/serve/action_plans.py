@@ -1,0 +1,160 @@
+"""/v1/action_plans and /v1/actions: what an audit recommends, its start, its course, its effect."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
+
+from trimtab.platform.errors import IllegalTransition, InvalidInput
+from trimtab.platform.records import Action, ActionPlan, Audit, Strategy
+from trimtab.platform.states import PLAN, PlanState
+from trimtab.serve.resources import (
+    Asked,
+    Base,
+    Page,
+    PatchOperation,
+    Wired,
+    both,
+    by_uuid,
+    filter_by,
+    listing,
+    only_state,
+    show,
+)
+from trimtab.serve.wire import ACTION_PLANS, ACTIONS, Body
+
+router = APIRouter(prefix="/v1", tags=["action plans"])
+
+
+class PlanPage(Page):
+    """Filters of the list of plans."""
+
+    audit_uuid: str | None = None
+    strategy: str | None = None
+
+
+class ActionPage(Page):
+    """Filters of the list of actions."""
+
+    action_plan_uuid: str | None = None
+    audit_uuid: str | None = None
+
+
+class Nothing(BaseModel):
+    """An empty JSON object."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Plans = Annotated[PlanPage, Query()]
+Acts = Annotated[ActionPage, Query()]
+
+
+async def _plans(wired: Wired, page: PlanPage) -> dict[str, Any] | None:
+    return both(
+        await filter_by(wired.store, "audit_id", Audit, page.audit_uuid),
+        await filter_by(wired.store, "strategy_id", Strategy, page.strategy),
+    )
+
+
+@router.get("/action_plans")
+async def list_plans(wired: Wired, page: Plans, base: Base, asked: Asked) -> Body:
+    """Action plans, one page."""
+    return await listing(wired, ACTION_PLANS, page, await _plans(wired, page), base, asked, detail=False)
+
+
+@router.get("/action_plans/detail")
+async def list_plans_in_detail(wired: Wired, page: Plans, base: Base, asked: Asked) -> Body:
+    """Action plans with all fields, one page."""
+    return await listing(wired, ACTION_PLANS, page, await _plans(wired, page), base, asked, detail=True)
+
+
+@router.get("/action_plans/{ident}")
+async def show_plan(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+    """One action plan by uuid."""
+    return await show(wired, ACTION_PLANS, await by_uuid(wired.store, ActionPlan, ident), base, asked)
+
+
+@router.get("/action_plans/{ident}/effect")
+async def show_effect(ident: str, wired: Wired) -> Body:
+    """Rehearsed and measured score of a plan; measured is empty until the horizon has passed."""
+    plan = await by_uuid(wired.store, ActionPlan, ident)
+    return {"uuid": plan.uuid, "state": plan.state, "rehearsed": plan.rehearsed, "measured": plan.measured}
+
+
+@router.post("/action_plans/{ident}/start")
+async def start_plan(ident: str, wired: Wired, base: Base, asked: Asked, body: Nothing | None = None) -> Body:
+    """Start a recommended plan: it becomes PENDING and an applier takes it."""
+    del body
+    plan = await by_uuid(wired.store, ActionPlan, ident)
+    return await show(wired, ACTION_PLANS, await _start(wired, plan), base, asked)
+
+
+async def _start(wired: Wired, plan: ActionPlan) -> ActionPlan:
+    try:
+        started = await wired.store.transition(ActionPlan, plan.uuid, "start")
+    except IllegalTransition as error:
+        raise InvalidInput(f"Couldn't start when state is '{plan.state}'.") from error
+    await wired.plan_started(plan.uuid)
+    return started
+
+
+@router.patch("/action_plans/{ident}")
+async def patch_plan(ident: str, body: list[PatchOperation], wired: Wired, base: Base, asked: Asked) -> Body:
+    """Start (PENDING) or cancel (CANCELLED, CANCELLING) a plan."""
+    plan = await by_uuid(wired.store, ActionPlan, ident)
+    target = only_state(body)
+    if target not in PlanState.__members__:
+        raise InvalidInput(f"Invalid state: {target}")
+    try:
+        event = PLAN.event_to(plan.state, target)
+    except IllegalTransition as error:
+        raise InvalidInput(str(error)) from error
+    if event == "start":
+        return await show(wired, ACTION_PLANS, await _start(wired, plan), base, asked)
+    if event != "cancel":
+        raise InvalidInput(f"State transition not allowed: ({plan.state} -> {target})")
+    changed = await wired.store.transition(ActionPlan, plan.uuid, "cancel")
+    if changed.state == PlanState.CANCELLED:
+        await wired.store.transition_all(Action, {"action_plan_id": plan.id}, "cancel")
+    return await show(wired, ACTION_PLANS, changed, base, asked)
+
+
+@router.delete("/action_plans/{ident}", status_code=204)
+async def delete_plan(ident: str, wired: Wired) -> None:
+    """Soft-delete a plan that is not at work, with its actions and indicators."""
+    plan = await by_uuid(wired.store, ActionPlan, ident)
+    try:
+        await wired.store.delete(ActionPlan, plan.uuid)
+    except IllegalTransition as error:
+        raise InvalidInput(f"Couldn't delete when state is '{plan.state}'.") from error
+
+
+async def _actions(wired: Wired, page: ActionPage) -> dict[str, Any] | None:
+    if page.action_plan_uuid and page.audit_uuid:
+        raise InvalidInput("Filtering actions on both audit and action-plan is prohibited")
+    if page.audit_uuid:
+        audit = await wired.store.find(Audit, page.audit_uuid)
+        plans = await wired.store.list(ActionPlan, {"audit_id": audit.id}) if audit else []
+        return {"action_plan_id": [plan.id for plan in plans]} if plans else None
+    return await filter_by(wired.store, "action_plan_id", ActionPlan, page.action_plan_uuid)
+
+
+@router.get("/actions", tags=["actions"])
+async def list_actions(wired: Wired, page: Acts, base: Base, asked: Asked) -> Body:
+    """Actions, one page."""
+    return await listing(wired, ACTIONS, page, await _actions(wired, page), base, asked, detail=False)
+
+
+@router.get("/actions/detail", tags=["actions"])
+async def list_actions_in_detail(wired: Wired, page: Acts, base: Base, asked: Asked) -> Body:
+    """Actions with all fields, one page."""
+    return await listing(wired, ACTIONS, page, await _actions(wired, page), base, asked, detail=True)
+
+
+@router.get("/actions/{ident}", tags=["actions"])
+async def show_action(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+    """One action by uuid."""
+    return await show(wired, ACTIONS, await by_uuid(wired.store, Action, ident), base, asked)
