@@ -33,8 +33,8 @@ STATUS: tuple[tuple[type[TrimtabError], int], ...] = (
     (TrimtabError, 500),
 )
 DESCRIPTION = (
-    "Trimtab simulates and optimises OpenStack clouds. The resources under /v1 have the shapes of OpenStack Watcher's API; "
-    "/v1/audits/{audit}/candidates, /v1/action_plans/{uuid}/effect, /v1/cluster and /metrics are Trimtab's own."
+    "Trimtab simulates and optimises OpenStack clouds. The resources under /v1 have the shapes of OpenStack Watcher's "
+    "API; /v1/audits/{audit}/candidates, /v1/action_plans/{uuid}/effect, /v1/cluster and /metrics are Trimtab's own."
 )
 
 router = APIRouter()
@@ -119,7 +119,7 @@ def _known_error(_: Request, error: Exception) -> Response:
 
 
 def _unknown_error(request: Request, error: Exception) -> Response:
-    log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _error(500, f"Internal error ({type(error).__name__}); the server's log has the details")
 
 

@@ -1,0 +1,257 @@
+"""The named actors: state, cloud, model, engine. Thin: each holds one object of the functional core and calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.util import metrics
+
+from trimtab.platform import engine
+from trimtab.platform.collector import Collector
+from trimtab.platform.errors import CloudUnavailable, TrimtabError
+from trimtab.platform.snapshot import Need
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+NAMESPACE = "trimtab"
+# Questions that may be asked again when the actor died while it was answering; everything else is reported.
+REPEATABLE = frozenset(
+    {"get", "find", "list", "count", "claimable", "events", "claim", "renew", "sync_catalogue", "samples", "aggregate"}
+)
+PATIENCE_S = 60.0
+
+Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
+
+
+class Answer(NamedTuple):
+    """What an actor sends back: a value, or one of our errors (Ray would wrap it in its own)."""
+
+    value: Any = None
+    error: TrimtabError | None = None
+
+
+def answered(answer: Answer) -> Any:
+    """The value, or the error raised."""
+    if answer.error is not None:
+        raise answer.error
+    return answer.value
+
+
+class Holder:
+    """An actor around plain objects, by name; built again, from their files, whenever Ray restarts it."""
+
+    def __init__(self, build: Callable[[], Mapping[str, Any]]) -> None:
+        self._held = build()
+
+    def call(self, held: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+        """Call a method of one of the held objects."""
+        try:
+            return Answer(getattr(self._held[held], method)(*args, **kwargs))
+        except TrimtabError as error:
+            return Answer(error=error)
+
+
+class State(Holder):
+    """Sole owner of the DuckDB file and of the Parquet folder."""
+
+    concurrency = 4
+
+
+class Cloud(Holder):
+    """The simulated cloud, replayed from its journal."""
+
+
+def start(cls: type[Any], build: Callable[..., Any], *, retries: int = 0) -> Any:
+    """The actor of this class, by its name: the running one, or a new one; Ray restarts it whenever it dies."""
+    remote: Any = ray.remote(cls)
+    return remote.options(
+        name=cls.__name__.lower(),
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=retries,
+        max_concurrency=getattr(cls, "concurrency", 1),
+    ).remote(build)
+
+
+def call_of(actor: Any, held: str, unavailable: type[TrimtabError] = TrimtabError) -> Call:
+    """How ports ask an actor. While Ray restarts it, repeatable questions wait; others raise `unavailable`."""
+
+    async def call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return answered(await actor.call.options(name=f"{held}.{method}").remote(held, method, args, kwargs))
+            except (ActorUnavailableError, ActorDiedError) as error:
+                if method not in REPEATABLE or time.monotonic() > deadline:
+                    raise unavailable(f"{held} is restarting and did not answer {method}: ask again") from error
+                await asyncio.sleep(0.2)
+
+    return call
+
+
+class Looping:
+    """An actor with an event loop of its own in a thread, so that work goes on between calls."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True, name=type(self).__name__).start()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        def ended(future: Any) -> None:
+            if not future.cancelled() and future.exception() is not None:
+                log.error("%s stopped: %s", type(self).__name__, future.exception())
+
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).add_done_callback(ended)
+
+
+class ModelParts(NamedTuple):
+    """What the model actor works with."""
+
+    collector: Collector
+    wall_interval_s: float
+    figures: Callable[[Collector], dict[str, Any]]
+
+
+class Model(Looping):
+    """Holds the cluster model, collects on an interval, publishes snapshots in the object store."""
+
+    concurrency = 8
+
+    def __init__(self, build: Callable[[], ModelParts]) -> None:
+        super().__init__()
+        self._parts = build()
+        self._published: dict[str, ray.ObjectRef] = {}
+        self._start(self._collect_forever())
+
+    async def _collect_forever(self) -> None:
+        while True:
+            try:
+                await self._parts.collector.collect()
+            except Exception as error:  # noqa: BLE001 (the last good model stays, marked stale; the next try repairs)
+                log.warning("collection failed: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(1.0)
+                continue
+            await asyncio.sleep(self._parts.wall_interval_s)
+
+    def collect(self) -> Answer:
+        """Collect now; the new version."""
+        try:
+            return Answer(self._run(self._parts.collector.collect()))
+        except TrimtabError as error:
+            return Answer(error=error)
+
+    def freeze(self, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed: Sequence[str]) -> Answer:
+        """One snapshot, as a reference in a list (so that Ray does not fetch it on the way)."""
+        try:
+            snapshot = self._run(self._parts.collector.freeze(scope, needs, failed))
+        except TrimtabError as error:
+            return Answer(error=error)
+        # This actor lives long, so the reference it owns does too.
+        return Answer([ray.put(snapshot)])
+
+    def figures(self) -> Answer:
+        """Figures of the cluster as last collected."""
+        return Answer(self._parts.figures(self._parts.collector))
+
+
+class EngineParts(NamedTuple):
+    """What the engine actor works with; `settle` is called now and then to compare rehearsed with measured."""
+
+    parts: engine.Parts
+    workers: int
+    settle: Callable[[], Awaitable[None]]
+
+
+class Engine(Looping):
+    """Takes audits and brings them to an end; proposals and rehearsals run as tasks on the cluster."""
+
+    concurrency = 4
+
+    def __init__(self, build: Callable[[Any], EngineParts]) -> None:
+        super().__init__()
+        self._parts = build(Gauges())
+        self._wake = asyncio.Event()
+        self._start(self._audit_forever())
+        self._start(self._settle_forever())
+
+    async def _audit_forever(self) -> None:
+        while True:
+            try:
+                await engine.serve_audits(self._parts.parts, self._wake, workers=self._parts.workers)
+            except TrimtabError as error:
+                log.warning("the queue of audits could not be read: %s", error)
+                await asyncio.sleep(1.0)
+
+    async def _settle_forever(self) -> None:
+        while True:
+            try:
+                await self._parts.settle()
+            except TrimtabError as error:
+                log.warning("effects could not be measured: %s", error)
+            await asyncio.sleep(1.0)
+
+    def wake(self) -> None:
+        """There is a new audit."""
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+
+class Gauges:
+    """Ray metrics of audits and plans: candidates, rehearsal seconds, queue lengths, moves."""
+
+    def __init__(self) -> None:
+        self._counters = {
+            "candidates": metrics.Counter(
+                "trimtab_candidates", "Candidates by strategy and verdict", tag_keys=("strategy", "verdict")
+            ),
+            "moves": metrics.Counter("trimtab_moves", "Migrations that ended, by state", tag_keys=("state",)),
+        }
+        self._histograms = {
+            "rehearsal_seconds": metrics.Histogram(
+                "trimtab_rehearsal_seconds",
+                "Seconds a rehearsal took",
+                boundaries=[0.01, 0.03, 0.1, 0.3, 1, 3, 10],
+                tag_keys=("strategy",),
+            )
+        }
+        self._gauges = {
+            "audit_queue_length": metrics.Gauge("trimtab_audit_queue_length", "Audits waiting for an engine"),
+            "plan_queue_length": metrics.Gauge("trimtab_plan_queue_length", "Plans waiting for an applier"),
+        }
+
+    def __call__(self, what: str, value: float, **labels: str) -> None:
+        """Count or observe one thing."""
+        if what in self._counters:
+            self._counters[what].inc(value, tags=labels)
+        elif what in self._histograms:
+            self._histograms[what].observe(value, tags=labels)
+        else:
+            self._gauges[what].set(value, tags=labels)
+
+
+async def freeze_through(
+    model: Any, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed: Sequence[str]
+) -> engine.Frozen:
+    """Ask the model actor for a snapshot (how the engine actor freezes).
+
+    Raises:
+        CloudUnavailable: the actor is being restarted again and again.
+    """
+    try:
+        (reference,) = answered(await model.freeze.remote(scope, needs, failed))
+    except (ActorUnavailableError, ActorDiedError) as error:
+        raise CloudUnavailable(f"the model is not to be had at the moment: {error}") from error
+    return engine.Frozen(await reference, reference)

@@ -1,0 +1,77 @@
+"""The Ray Serve deployments: the HTTP API and the applier."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from trimtab.platform.applier import serve_plans
+from trimtab.platform.errors import TrimtabError
+from trimtab.serve.app import create_app
+from trimtab.serve.resources import Backend
+
+log = logging.getLogger(__name__)
+
+LIGHT = {"num_cpus": 0}
+
+
+@serve.deployment(name="api", num_replicas=1, ray_actor_options=LIGHT, max_ongoing_requests=100)
+@serve.ingress()
+class Api:
+    """Stateless: answers from the state actor, hands started plans to the applier."""
+
+    def __init__(self, build: Callable[[Any], Backend], applier: DeploymentHandle) -> None:
+        async def wake(plan_uuid: str) -> None:
+            applier.wake.remote(plan_uuid)
+
+        self.backend = build(wake)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 (Serve's name)
+        """The application Serve wraps."""
+        return create_app(self.backend)
+
+
+@serve.deployment(name="applier", num_replicas=1, ray_actor_options=LIGHT)
+class Applier:
+    """Runs action plans; one owner a plan. A replacement takes over what a killed replica left."""
+
+    def __init__(self, build: Callable[[], dict[str, Any]]) -> None:
+        self._build = build
+        self._wake = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            parts = self._build()
+            try:
+                await serve_plans(wake=self._wake, **parts)
+            except TrimtabError as error:
+                log.warning("the queue of plans could not be read: %s", error)
+                await asyncio.sleep(1.0)
+
+    async def wake(self, plan_uuid: str) -> None:
+        """A plan was started."""
+        log.info("plan %s was started", plan_uuid)
+        self._wake.set()
+
+    def check_health(self) -> None:
+        """Serve replaces this replica when its loop has ended.
+
+        Raises:
+            RuntimeError: the loop has ended.
+        """
+        if self._task.done():
+            raise RuntimeError(f"the applier's loop has ended: {self._task.exception()}")
+
+    async def __del__(self) -> None:
+        """Stop with the replica."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
