@@ -1,0 +1,412 @@
+"""The owner of the DuckDB file: records, their states, claims and events; what it acknowledged is on disk."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, TypeAlias, TypeVar, cast
+
+import duckdb
+
+from trimtab.platform.errors import Conflict, InvalidInput
+from trimtab.platform.records import (
+    RECORDS,
+    Action,
+    ActionPlan,
+    Audit,
+    CandidateRecord,
+    Claimable,
+    EfficacyIndicator,
+    Event,
+    Goal,
+    Record,
+    Strategy,
+)
+from trimtab.platform.store import catalogue, query
+from trimtab.platform.store.schema import prepare
+from trimtab.platform.store.transaction import Transaction
+
+R = TypeVar("R", bound=Record)
+C = TypeVar("C", bound=Claimable)
+Rows: TypeAlias = list[R]  # inside the class `list` is the method
+
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "threads": 2,
+}
+GUARDED = frozenset(
+    {"id", "uuid", "created_at", "updated_at", "deleted_at", "deleted", "state", "owner", "lease_until", "epoch"}
+)  # written by the store alone
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class Store:
+    """All records, in one DuckDB file that one process owns; None keeps everything in memory.
+
+    Synchronous, and safe to call from several threads (one at a time gets through). Everything that changes something
+    is one transaction, committed to disk when the method returns. Kinds are record classes; all lookups are of live
+    rows unless `deleted` is set.
+
+    Raises:
+        Conflict: somebody else has the file open. InvalidInput: the file is not this program's, or from a newer one.
+    """
+
+    def __init__(self, path: Path | None, now: Callable[[], datetime] = utc_now) -> None:
+        self._now, self._lock = now, threading.RLock()
+        self._owned = _own(path) if path else None
+        try:
+            self._con: duckdb.DuckDBPyConnection | None = _connect(path)
+            prepare(self._con, str(path or "the store"))
+            highest = "coalesce(max(id), 0)"
+            self._last = {
+                name: (self._con.execute(query.aggregate(kind, highest)).fetchone() or (0,))[0]
+                for name, kind in RECORDS.items()
+            }
+        except BaseException:
+            self._free()
+            raise
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def get(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> R:
+        """One record by id (or text like one), uuid or name (in any case); `deleted` looks at deleted rows too.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._transaction() as tx:
+            return tx.get(kind, ident, deleted=deleted)
+
+    def find(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> R | None:
+        """Like `get`, but None when there is none."""
+        with self._transaction() as tx:
+            return tx.find(kind, ident, deleted=deleted)
+
+    def list(
+        self,
+        kind: type[R],
+        where: Mapping[str, Any] | None = None,
+        *,
+        limit: int | None = None,
+        marker: str | None = None,
+        sort_key: str = "id",
+        sort_dir: str = "asc",
+        deleted: bool = False,
+    ) -> Rows[R]:
+        """Records in the order (sort_key, id), from behind the one whose uuid is `marker` (of a service: its id).
+
+        `where` maps columns to a value, None, or a collection of which any one matches. Nulls sort as the smallest.
+
+        Raises:
+            InvalidInput: unknown column, sort key or direction, or a limit below one. NotFound: unknown marker.
+        """
+        with self._transaction() as tx:
+            paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
+            return tx.rows(kind, where or {}, **cast("dict[str, Any]", paging))
+
+    def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> int:
+        """How many live records match."""
+        with self._transaction() as tx:
+            return tx.count(kind, where or {})
+
+    def claimable(self, kind: type[C], states: Sequence[str]) -> Rows[C]:
+        """Records in these states without a valid lease, oldest first."""
+        with self._transaction() as tx:
+            return tx.claimable(kind, states)
+
+    def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
+        """What happened after the event with this id, oldest first; of one record if `record_uuid` is given."""
+        with self._transaction() as tx:
+            return tx.events(after_id, limit, record_uuid)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def create(self, record: R, *, key: str | None = None) -> R:
+        """Store a new record and return it with its id and created_at.
+
+        `key` makes it safe to ask again: the same key returns the record made first, as it is now.
+
+        Raises:
+            Conflict: its name (in any case) or uuid is taken. InvalidInput: a value does not fit.
+        """
+        with self._transaction() as tx:
+            made = tx.made_with(key) if key is not None else None
+            if made is not None:
+                kind, uuid = made
+                if kind != record.kind:
+                    raise Conflict(f"Idempotency key {key} belongs to {kind} {uuid}: use a new key for {record.kind}")
+                return tx.get(type(record), uuid, deleted=True)
+            (stored,) = tx.insert([record])
+            if key is not None:
+                tx.remember(key, stored)
+            return stored
+
+    def create_many(self, records: Sequence[R]) -> Rows[R]:
+        """Store many records at once, all or none; in the same order."""
+        with self._transaction() as tx:
+            return tx.insert(records)
+
+    def update(self, kind: type[R], uuid: str, changes: Mapping[str, Any], *, epoch: int | None = None) -> R:
+        """Change fields of a record that the store does not guard (states change by `transition`).
+
+        Raises:
+            InvalidInput: no such field, or a guarded one. Conflict: the epoch has moved on, or the new name is taken.
+        """
+        with self._transaction() as tx:
+            record = tx.live(kind, uuid)
+            _fence(tx, record, epoch)
+            return tx.change(record, _allowed(kind, changes))
+
+    def transition(
+        self,
+        kind: type[R],
+        uuid: str,
+        event: str,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        message: str | None = None,
+        epoch: int | None = None,
+    ) -> R:
+        """Let an event happen to an audit, plan or action, as its state machine says; writes the event's row too.
+
+        `message` becomes its status_message. `epoch` is the claim's number; for an action that of its plan.
+
+        Raises:
+            IllegalTransition: no such edge. Conflict: the epoch has moved on. InvalidInput: a change is not allowed.
+        """
+        with self._transaction() as tx:
+            record = tx.live(kind, uuid)
+            _fence(tx, record, epoch)
+            if event == "delete" and not changes and message is None:
+                return tx.delete(record)
+            if event == "delete":
+                raise InvalidInput(f"A deletion changes nothing else in a {kind.kind}: give no changes or message")
+            return tx.move(record, event, _allowed(kind, changes or {}), message)
+
+    def transition_all(
+        self,
+        kind: type[Record],
+        where: Mapping[str, Any],
+        event: str,
+        changes: Mapping[str, Any] | None = None,
+        message: str | None = None,
+    ) -> int:
+        """Let an event happen to every record that matches and whose state allows it; returns how many.
+
+        Raises:
+            InvalidInput: the event is "delete": delete records one by one, plans take others along.
+        """
+        if event == "delete":
+            raise InvalidInput("Records are deleted one by one: use delete")
+        with self._transaction() as tx:
+            return tx.move_all(kind, where, event, _allowed(kind, changes or {}), message)
+
+    def delete(self, kind: type[R], uuid: str) -> R:
+        """Soft delete a record (a plan with its actions and indicators); its name is free again.
+
+        Raises:
+            NotFound: no such live record. IllegalTransition: not in its state.
+        """
+        with self._transaction() as tx:
+            return tx.delete(tx.live(kind, uuid))
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    def claim(self, kind: type[C], uuid: str, owner: str, lease_s: float) -> C:
+        """Take a record that is free, expired or already one's own; a new epoch fences earlier owners off.
+
+        Raises:
+            Conflict: somebody else holds a valid lease.
+        """
+        with self._transaction() as tx:
+            record = tx.live(kind, uuid)
+            free = record.owner is None or record.lease_until is None or record.lease_until <= tx.now
+            if not free and record.owner != owner:
+                raise Conflict(f"The {kind.kind} {uuid} belongs to {record.owner} until {record.lease_until}")
+            until = tx.now + timedelta(seconds=lease_s)
+            return tx.change(record, {"owner": owner, "lease_until": until, "epoch": record.epoch + 1})
+
+    def renew(self, kind: type[C], uuid: str, owner: str, epoch: int, lease_s: float) -> C:
+        """Extend one's lease; also an expired one, if nobody else has claimed the record since.
+
+        Raises:
+            Conflict: it belongs to somebody else by now.
+        """
+        with self._transaction() as tx:
+            record = _held(tx.live(kind, uuid), owner, epoch)
+            return tx.change(record, {"lease_until": tx.now + timedelta(seconds=lease_s)})
+
+    def release(self, kind: type[C], uuid: str, owner: str, epoch: int) -> C:
+        """Give a record back. Its epoch stays, so the next claim gets a new one.
+
+        Raises:
+            Conflict: it belongs to somebody else by now.
+        """
+        with self._transaction() as tx:
+            record = _held(tx.live(kind, uuid), owner, epoch)
+            return tx.change(record, {"owner": None, "lease_until": None})
+
+    # -- whole stories ---------------------------------------------------------------------------
+
+    def save_outcome(
+        self,
+        audit_uuid: str,
+        *,
+        event: str | None,
+        epoch: int | None,
+        status_message: str | None = None,
+        audit_changes: Mapping[str, Any] | None = None,
+        candidates: Sequence[CandidateRecord] = (),
+        plan: ActionPlan | None = None,
+        actions: Sequence[Action] = (),
+        indicators: Sequence[EfficacyIndicator] = (),
+    ) -> ActionPlan | None:
+        """Store everything one run of an audit brought, all or nothing; returns the stored plan.
+
+        The ids of audit and plan are filled in here. `event` is "succeed", "fail" or None (the state stays).
+
+        Raises:
+            IllegalTransition: the audit has left the state in which this may happen to it (somebody cancelled it).
+            Conflict: the epoch has moved on. InvalidInput: actions or indicators without a plan.
+        """
+        if plan is None and (actions or indicators):
+            raise InvalidInput("Actions and indicators belong to a plan: give the plan too")
+        with self._transaction() as tx:
+            audit = tx.live(Audit, audit_uuid)
+            _fence(tx, audit, epoch)
+            changes = _allowed(Audit, audit_changes or {})
+            if event is not None:
+                tx.move(audit, event, changes, status_message)
+            elif changes or status_message is not None:
+                tx.change(audit, {**changes, **({} if status_message is None else {"status_message": status_message})})
+            tx.insert([replace(candidate, audit_id=audit.id) for candidate in candidates])
+            if plan is None:
+                return None
+            (stored,) = tx.insert([replace(plan, audit_id=audit.id)])
+            tx.insert([replace(action, action_plan_id=stored.id) for action in actions])
+            tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators])
+            return stored
+
+    def sync_catalogue(
+        self,
+        goals: Sequence[Goal],
+        strategies: Sequence[tuple[Strategy, str]],
+        action_descriptions: Mapping[str, str],
+    ) -> catalogue.Synced:
+        """Make the stored catalogue equal to the plug-ins; strategies come with the name of their goal.
+
+        Raises:
+            InvalidInput: a strategy's goal is missing, or a name is there twice.
+        """
+        with self._transaction() as tx:
+            return catalogue.sync(tx, goals, strategies, action_descriptions)
+
+    # -- the file --------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Fold the log into the file now (DuckDB does it by itself every 16 MiB, and at the end)."""
+        with self._lock:
+            self._open().execute("CHECKPOINT")
+
+    def close(self) -> None:
+        """Close the file; every later call raises Conflict. Closing twice is fine."""
+        with self._lock:
+            self._free()
+
+    def _free(self) -> None:
+        con, self._con = getattr(self, "_con", None), None
+        if con is not None:
+            con.close()
+        if self._owned is not None:
+            self._owned.close()
+            self._owned = None
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        if self._con is None:
+            raise Conflict("The store is closed: open a new one")
+        return self._con
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        with self._lock:
+            con = self._open()
+            con.execute("BEGIN TRANSACTION")
+            try:
+                yield Transaction(con, self._now(), self._next_ids)
+            except BaseException:
+                con.execute("ROLLBACK")
+                raise
+            con.execute("COMMIT")
+
+    def _next_ids(self, kind: str, count: int) -> int:
+        first = self._last[kind] + 1
+        self._last[kind] += count
+        return int(first)
+
+
+def _connect(path: Path | None) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(path) if path else ":memory:", config=SETTINGS)
+    except duckdb.IOException as error:
+        if "lock" in str(error):
+            raise Conflict(f"{path} is open in another program: {error}") from error
+        raise InvalidInput(f"{path} cannot be opened as a store: {error}") from error
+
+
+def _own(path: Path) -> IO[str]:
+    """Lock the file for this Store; DuckDB alone would let a second one in the same process in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise Conflict(f"{path} is owned by process {owner}: stop it, or ask it instead of opening the file") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _allowed(kind: type[Record], changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    guarded = sorted(GUARDED & changes.keys())
+    if guarded:
+        raise InvalidInput(f"{kind.__name__}.{guarded[0]} is kept by the store: it cannot be changed directly")
+    if kind is Event:
+        raise InvalidInput("Events are history: they cannot be changed")
+    return changes
+
+
+def _fence(tx: Transaction, record: Record, epoch: int | None) -> None:
+    if epoch is None:
+        return
+    held = tx.get(ActionPlan, record.action_plan_id) if isinstance(record, Action) else record
+    if not isinstance(held, Claimable):
+        raise InvalidInput(f"A {record.kind} cannot be claimed and has no epoch")
+    if held.epoch != epoch:
+        raise Conflict(
+            f"The {held.kind} {held.uuid} is at epoch {held.epoch} (owner {held.owner}), not {epoch}: "
+            "somebody else has claimed it since"
+        )
+
+
+def _held(record: C, owner: str, epoch: int) -> C:
+    if record.owner != owner or record.epoch != epoch:
+        raise Conflict(
+            f"The {record.kind} {record.uuid} belongs to {record.owner or 'nobody'} at epoch {record.epoch}, "
+            f"not to {owner} at {epoch}"
+        )
+    return record

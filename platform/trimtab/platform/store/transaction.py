@@ -1,0 +1,361 @@
+"""Reading and writing inside one open transaction: lookups, inserts, changes of state with events, soft deletes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar, cast
+from uuid import uuid4
+
+from duckdb import DuckDBPyConnection
+
+from trimtab.platform.errors import Conflict, InvalidInput, NotFound
+from trimtab.platform.records import (
+    Action,
+    ActionDescription,
+    ActionPlan,
+    Audit,
+    AuditTemplate,
+    CandidateRecord,
+    Claimable,
+    EfficacyIndicator,
+    Event,
+    Goal,
+    Record,
+    ScoringEngine,
+    Service,
+    Strategy,
+)
+from trimtab.platform.states import MACHINES, Machine
+from trimtab.platform.store import query
+from trimtab.platform.store.rows import canonical, columns, from_cell, from_row, is_text, to_arrow, to_cell, to_row
+
+R = TypeVar("R", bound=Record)
+Rows: TypeAlias = list[R]
+NextIds = Callable[[str, int], int]
+
+BULK_FROM = 8  # so many rows go in through Arrow instead of one statement each
+UNIQUE: Mapping[type[Record], tuple[str, ...]] = {
+    Goal: ("name",),
+    Strategy: ("name",),
+    AuditTemplate: ("name",),
+    Audit: ("name",),
+    ScoringEngine: ("name",),
+    Service: ("name", "host"),
+    ActionDescription: ("action_type",),
+}
+CALLED: Mapping[type[Record], str] = {CandidateRecord: "Candidate"}  # all others like their class
+
+
+class Transaction:
+    """One open transaction at one moment. What it returns is what is stored."""
+
+    def __init__(self, con: DuckDBPyConnection, now: datetime, next_ids: NextIds) -> None:
+        self._con, self.now, self._next_ids = con, now, next_ids
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def find(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> R | None:
+        """One row by id (or text like one), uuid or name, in this order; names match in any case, exact ones first."""
+        text = str(ident)
+        number = _integer(ident)
+        if number is not None:
+            return self._one(kind, "id = ?", [number], deleted)
+        if not is_text(text):
+            return None
+        found = self._one(kind, "uuid = ?", [canonical(text)], deleted)
+        if found is None and kind in UNIQUE:
+            (name, *_) = UNIQUE[kind]
+            found = self._one(kind, f'lower("{name}") = lower(?)', [text], deleted, f'"{name}" = ? DESC, ', [text])
+        return found
+
+    def get(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> R:
+        """Like `find`, or NotFound."""
+        found = self.find(kind, ident, deleted=deleted)
+        if found is None:
+            raise missing(kind, ident)
+        return found
+
+    def live(self, kind: type[R], uuid: str) -> R:
+        """The live row with this uuid, or NotFound."""
+        found = self._one(kind, "uuid = ?", [canonical(uuid)], deleted=False)
+        if found is None:
+            raise missing(kind, uuid)
+        return found
+
+    def rows(
+        self,
+        kind: type[R],
+        where: Mapping[str, Any],
+        *,
+        limit: int | None = None,
+        marker: str | None = None,
+        sort_key: str = "id",
+        sort_dir: str = "asc",
+        deleted: bool = False,
+    ) -> Rows[R]:
+        """One page of a list."""
+        order, size = query.order(kind, sort_key, sort_dir), query.page_size(limit)
+        condition, parameters = query.conditions(kind, where, deleted=deleted)
+        if marker is not None:
+            number = _integer(marker) if kind is Service else None
+            by, value = ("uuid", canonical(marker)) if number is None else ("id", number)
+            # A row deleted since the last page still marks its place.
+            seen = self._con.execute(query.select(kind, f"WHERE {by} = ?", (sort_key, "id")), [value]).fetchone()
+            if seen is None:
+                raise missing(kind, marker)
+            behind = query.after(sort_key, sort_dir, *seen)
+            condition, parameters = f"{condition} AND {behind.sql}", parameters + behind.parameters
+        return self._select(kind, f"WHERE {condition} {order} {size}", parameters)
+
+    def count(self, kind: type[Record], where: Mapping[str, Any]) -> int:
+        """How many live rows match."""
+        condition, parameters = query.conditions(kind, where)
+        row = self._con.execute(query.aggregate(kind, "count(*)", condition), parameters).fetchone()
+        return int(row[0]) if row else 0
+
+    def claimable(self, kind: type[R], states: Sequence[str]) -> Rows[R]:
+        """Live rows in these states that nobody holds a valid lease of, oldest first."""
+        condition, parameters = query.conditions(kind, {"state": list(states)})
+        free = "(owner IS NULL OR lease_until IS NULL OR lease_until <= ?)"
+        moment = to_cell(kind, columns(kind)["lease_until"], self.now)
+        return self._select(kind, f"WHERE {condition} AND {free} ORDER BY id", [*parameters, moment])
+
+    def events(self, after_id: int, limit: int, record_uuid: str | None) -> Rows[Event]:
+        """Events behind an id, oldest first."""
+        mine = "" if record_uuid is None else "AND record_uuid = ?"
+        parameters = [after_id] if record_uuid is None else [after_id, canonical(record_uuid)]
+        return self._select(Event, f"WHERE id > ? {mine} ORDER BY id {query.page_size(limit)}", parameters)
+
+    def made_with(self, key: str) -> tuple[str, str] | None:
+        """Kind and uuid of the record created with an idempotency key."""
+        return self._con.execute("SELECT kind, uuid FROM idempotency_key WHERE key = ?", [key]).fetchone()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def insert(self, records: Sequence[R]) -> Rows[R]:
+        """Store new records; ids and created_at are given here.
+
+        Raises:
+            Conflict: a name or uuid is taken. InvalidInput: a value does not fit, or the record is not a live one.
+        """
+        by_kind: defaultdict[type[R], list[int]] = defaultdict(list)
+        for position, record in enumerate(records):
+            by_kind[type(record)].append(position)
+        stored: dict[int, R] = {}
+        for kind, positions in by_kind.items():
+            first = self._next_ids(kind.kind, len(positions))
+            rows = [
+                to_row(self._fresh(records[position], row_id)) for row_id, position in enumerate(positions, start=first)
+            ]
+            made = [from_row(kind, row) for row in rows]
+            self._refuse_taken(kind, made)
+            self._write_rows(kind, rows)
+            stored.update(zip(positions, made, strict=True))
+        return [stored[position] for position in range(len(records))]
+
+    def remember(self, key: str, record: Record) -> None:
+        """Keep an idempotency key."""
+        moment = to_cell(Event, columns(Event)["created_at"], self.now)
+        row = [key, record.kind, record.uuid, moment]
+        self._con.execute("INSERT INTO idempotency_key VALUES (?, ?, ?, ?)", row)
+
+    def change(self, record: R, changes: Mapping[str, Any]) -> R:
+        """Write columns of one row, and updated_at. Any column: who may change what is the caller's business."""
+        kind = type(record)
+        cells = self._cells(kind, {**changes, "updated_at": self.now})
+        wanted = {name: from_cell(columns(kind)[name], cell) for name, cell in cells.items()}
+        changed = replace(record, **wanted)
+        unique = UNIQUE.get(kind, ())
+        if any(_folded(getattr(changed, name)) != _folded(getattr(record, name)) for name in unique):
+            self._refuse_taken(kind, [changed], uuids=False)
+        self._con.execute(query.update(kind, cells, "id = ?"), [*cells.values(), record.id])
+        return changed
+
+    def move(self, record: R, event: str, changes: Mapping[str, Any], message: str | None) -> R:
+        """Let an event happen to a record: new state, changes and the event's row.
+
+        Raises:
+            IllegalTransition: the state machine has no such edge.
+        """
+        machine = machine_of(type(record))
+        old = cast("Claimable", record).state
+        new = machine.after(old, event)
+        changes = {**changes, "state": new, **({} if message is None else {"status_message": message})}
+        if event == "delete":
+            changes |= {"deleted_at": self.now, "deleted": record.id}
+        changed = self.change(record, changes)
+        self._log([(record.kind, record.uuid, event, old, new, message)])
+        return changed
+
+    def move_all(
+        self, kind: type[Record], where: Mapping[str, Any], event: str, changes: Mapping[str, Any], message: str | None
+    ) -> int:
+        """Let an event happen to all live rows that match and whose state has the edge; returns how many."""
+        edges = {state: new for (state, name), new in machine_of(kind).edges.items() if name == event}
+        condition, parameters = query.conditions(kind, where)
+        condition = f"{condition} AND state IN (SELECT unnest(?::VARCHAR[]))"
+        parameters = [*parameters, [str(state) for state in edges]]
+        rows = self._con.execute(query.select(kind, f"WHERE {condition}", ("uuid", "state")), parameters).fetchall()
+        if not rows:
+            return 0
+        changes = {**changes, "updated_at": self.now, **({} if message is None else {"status_message": message})}
+        if event == "delete":
+            changes["deleted_at"] = self.now
+        cells = self._cells(kind, changes)
+        more = [f"state = CASE state {'WHEN ? THEN ? ' * len(edges)}END"]
+        if event == "delete":
+            more.append("deleted = id")
+        states = [text for edge in edges.items() for text in (str(edge[0]), str(edge[1]))]
+        statement = query.update(kind, cells, condition, more)
+        self._con.execute(statement, [*cells.values(), *states, *parameters])
+        self._log((kind.kind, uuid, event, state, str(edges[state]), message) for uuid, state in rows)
+        return len(rows)
+
+    def change_all(self, kind: type[Record], where: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+        """Write columns of all live rows that match."""
+        condition, parameters = query.conditions(kind, where)
+        cells = self._cells(kind, {**changes, "updated_at": self.now})
+        self._con.execute(query.update(kind, cells, condition), [*cells.values(), *parameters])
+
+    def delete(self, record: R) -> R:
+        """Soft delete; a plan takes its actions and indicators along.
+
+        Raises:
+            IllegalTransition: the record's state does not allow it.
+        """
+        if record.kind in MACHINES:
+            gone = self.move(record, "delete", {}, None)
+        else:
+            gone = self.change(record, {"deleted_at": self.now, "deleted": record.id})
+            self._log([(record.kind, record.uuid, "delete", None, None, None)])
+        if isinstance(record, ActionPlan):
+            self.move_all(Action, {"action_plan_id": record.id}, "delete", {}, None)
+            for indicator in self.rows(EfficacyIndicator, {"action_plan_id": record.id}):
+                self.change(indicator, {"deleted_at": self.now, "deleted": indicator.id})
+        return gone
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _select(self, kind: type[R], rest: str, parameters: Sequence[Any]) -> Rows[R]:
+        rows = self._con.execute(query.select(kind, rest), parameters).fetchall()
+        return [from_row(kind, row) for row in rows]
+
+    def _one(
+        self,
+        kind: type[R],
+        condition: str,
+        parameters: Sequence[Any],
+        deleted: bool,
+        first: str = "",
+        first_parameters: Sequence[Any] = (),
+    ) -> R | None:
+        alive = "true" if deleted else "deleted = 0"
+        rest = f"WHERE {condition} AND {alive} ORDER BY deleted = 0 DESC, {first}id DESC LIMIT 1"
+        rows = self._select(kind, rest, [*parameters, *first_parameters])
+        return rows[0] if rows else None
+
+    def _fresh(self, record: R, row_id: int) -> R:
+        if record.deleted or record.deleted_at is not None:
+            raise InvalidInput(f"{record.kind} {record.uuid} is deleted already: only live records can be created")
+        if not record.uuid:
+            raise InvalidInput(f"{record.kind}.uuid is empty: give a uuid")
+        if record.kind in MACHINES:
+            state, states = cast("Claimable", record).state, MACHINES[record.kind].states
+            if state not in list(states) or state == "DELETED":
+                raise InvalidInput(f"{record.kind}.state cannot be {state!r}: use one of {', '.join(states)}")
+        return replace(record, id=row_id, uuid=canonical(record.uuid), created_at=record.created_at or self.now)
+
+    def _refuse_taken(self, kind: type[R], records: Sequence[R], *, uuids: bool = True) -> None:
+        if uuids:
+            wanted = [record.uuid for record in records]
+            same = "WHERE uuid IN (SELECT unnest(?::VARCHAR[])) LIMIT 1"
+            taken = self._con.execute(query.select(kind, same, ("uuid",)), [wanted]).fetchone()
+            twice = taken[0] if taken else _repeated(wanted)
+            if twice is not None:
+                raise _taken(kind, twice)
+        unique = UNIQUE.get(kind)
+        if unique is None:
+            return
+        folded = [tuple(_folded(getattr(record, name)) for name in unique) for record in records]
+        repeated = _repeated(folded)
+        if repeated is not None:
+            raise _taken(kind, *repeated)
+        names = ", ".join(f'lower("{name}")' for name in unique)
+        asked = ", ".join(["lower(unnest(?::VARCHAR[]))"] * len(unique))
+        values = [[getattr(record, name) for record in records] for name in unique]
+        same = f"WHERE ({names}) IN (SELECT {asked}) AND deleted = 0 AND id <> ? LIMIT 1"
+        found = self._con.execute(query.select(kind, same, unique), [*values, records[0].id]).fetchone()
+        if found:
+            raise _taken(kind, *found)
+
+    def _write_rows(self, kind: type[Record], rows: Sequence[tuple[Any, ...]]) -> None:
+        if len(rows) < BULK_FROM:
+            for row in rows:
+                self._con.execute(query.insert(kind), row)
+            return
+        self._con.register("incoming", to_arrow(kind, rows))
+        try:
+            self._con.execute(query.insert_from(kind, "incoming"))
+        finally:
+            self._con.unregister("incoming")
+
+    def _cells(self, kind: type[Record], changes: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: to_cell(kind, query.column_of(kind, name, f"{kind.__name__} has no field {name}"), value)
+            for name, value in changes.items()
+        }
+
+    def _log(self, happened: Iterable[tuple[str, str, str, str | None, str | None, str | None]]) -> None:
+        self.insert(
+            [
+                Event(uuid=str(uuid4()), record_kind=kind, record_uuid=uuid, event=event, old_state=old, new_state=new,
+                      message=message)
+                for kind, uuid, event, old, new, message in happened
+            ]
+        )  # fmt: skip
+
+
+def machine_of(kind: type[Record]) -> Machine:
+    """The state machine of a kind.
+
+    Raises:
+        InvalidInput: the kind has none.
+    """
+    try:
+        return MACHINES[kind.kind]
+    except KeyError:
+        raise InvalidInput(f"A {kind.kind} has no states: nothing can happen to it") from None
+
+
+def missing(kind: type[Record], ident: object) -> NotFound:
+    """The error in the API's words."""
+    if kind is Service:
+        return NotFound(f"The service {ident} cannot be found.")
+    return NotFound(f"{CALLED.get(kind, kind.__name__)} {ident} could not be found")
+
+
+def _integer(ident: int | str) -> int | None:
+    """An id, when it looks exactly like one and a row could have it."""
+    try:
+        number = int(ident)
+    except ValueError:
+        return None
+    return number if str(number) == str(ident) and abs(number) < 2**63 else None
+
+
+def _folded(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _repeated(values: Sequence[Any]) -> Any:
+    if len(set(values)) == len(values):
+        return None
+    return next(value for position, value in enumerate(values) if value in values[:position])
+
+
+def _taken(kind: type[Record], *what: str) -> Conflict:
+    article = "An" if kind.kind[0] in "aeiou" else "A"
+    return Conflict(f"{article} {kind.kind} with UUID or name {' on '.join(what)} already exists")
