@@ -1,0 +1,130 @@
+"""The capacity planner: a graph of actions that overfills no host, whatever order and overlap it is carried out in."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from trimtab.platform.errors import PlanError
+from trimtab.platform.model import ClusterModel
+from trimtab.platform.planner.jobs import Fate, Job, jobs_of
+from trimtab.platform.planner.order import orders
+from trimtab.platform.planner.rooms import Rooms
+from trimtab.platform.planner.sequence import Sequencer
+from trimtab.platform.planner.wire import act_parameters, label, migrate_parameters, understood
+from trimtab.platform.proposal import Candidate, Limits, Plan, PlannedAction, Step
+
+ATTEMPTS = 8  # to do without those detours that did not lead to their end, before all of them are dropped
+
+
+def plan_capacity(model: ClusterModel, candidate: Candidate, limits: Limits) -> Plan:  # noqa: ARG001
+    """Turn a candidate into a graph of actions with no more edges than safety needs.
+
+    At every instant of every execution the graph allows, a moving instance counting on both its hosts, no host holds
+    more than its capacity (one that did at the start takes nobody in before it is back within it), and no two members
+    of an anti-affinity group share a host unless they did before. Several moves of an instance become one. Circles of
+    full hosts are opened by the cheapest detours through a third host; what cannot be done at all is left out and
+    named in the notes. Acts with a host keep the candidate's order with every move from or to that host; other acts
+    form a chain, and keep their order with the move of the instance they name. Limits on migrations in flight are
+    the applier's.
+
+    Raises:
+        PlanError: the candidate wants moves and none of its steps can be done, or names no row of the model.
+    """
+    steps = understood(model, candidate.steps)
+    sequencer = _sequenced(model, steps)
+    if steps and not sequencer.planned and any(job.fate is Fate.LEFT_OUT for job in sequencer.jobs):
+        reasons = "; ".join(_notes(model, sequencer.jobs)[:3])
+        raise PlanError(f"none of the {len(sequencer.jobs)} steps can be done safely: {reasons}")
+    return Plan(_actions(model, sequencer.planned), (*candidate.notes, *_notes(model, sequencer.jobs)))
+
+
+def _sequenced(model: ClusterModel, steps: Sequence[Step]) -> Sequencer:
+    script: list[int] = []
+    rooms = Rooms(model)
+    sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms)
+    sequencer.settle()
+    stuck = {job.number for job in sequencer.stuck()}
+    if stuck:
+        rooms = Rooms(model)
+        jobs = jobs_of(model, steps, rooms)
+        script = orders(jobs, rooms, stuck)
+        if script:
+            sequencer = Sequencer(model, jobs, rooms, script=script)
+    straight: set[int] = set()
+    for attempt in range(2 * ATTEMPTS + 1):
+        sequencer.run()
+        by_way = [job for job in sequencer.jobs if job.came_by >= 0]
+        stranded = {job.instance for job in by_way if job.fate is Fate.LEFT_OUT}
+        if not stranded:
+            break
+        straight |= stranded if attempt < ATTEMPTS else {job.instance for job in by_way}
+        if attempt == 2 * ATTEMPTS - 1:
+            straight = {job.instance for job in sequencer.jobs}
+        rooms = Rooms(model)
+        sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms, script=script, straight=straight)
+    return sequencer
+
+
+def _actions(model: ClusterModel, planned: Sequence[Job]) -> tuple[PlannedAction, ...]:
+    """Planned jobs as actions: those that the longest chains wait for first, then in the candidate's order.
+
+    An applier with limits starts what is ready in the order of the list (Hu's rule: highest level first).
+    """
+    height = dict.fromkeys(planned, 0)
+    children: dict[Job, list[Job]] = {job: [] for job in planned}
+    for job in reversed(planned):
+        for parent in job.parents:
+            height[parent] = max(height[parent], height[job] + 1)
+            children[parent].append(job)
+    missing = {job: len(job.parents) for job in planned}
+    heap = [(-height[job], job.rank, job.number, job) for job in planned if not missing[job]]
+    heapq.heapify(heap)
+    position: dict[Job, int] = {}
+    actions: list[PlannedAction] = []
+    while heap:
+        job = heapq.heappop(heap)[-1]
+        parents = tuple(sorted(position[parent] for parent in job.parents))
+        room_of = tuple(sorted(position[parent] for parent in job.room_of))
+        position[job] = len(actions)
+        actions.append(_action(model, job, parents, room_of))
+        for child in children[job]:
+            missing[child] -= 1
+            if not missing[child]:
+                heapq.heappush(heap, (-height[child], child.rank, child.number, child))
+    return tuple(actions)
+
+
+def _action(model: ClusterModel, job: Job, parents: tuple[int, ...], room_of: tuple[int, ...]) -> PlannedAction:
+    if job.act is not None:
+        return PlannedAction(job.act.action_type, act_parameters(job.act), parents, room_of, host=job.act.host)
+    return PlannedAction(
+        "migrate",
+        migrate_parameters(model, job.instance, job.source, job.destination, job.live),
+        parents,
+        room_of,
+        instance=job.instance,
+        source=job.source,
+        destination=job.destination,
+        live=job.live,
+    )
+
+
+def _notes(model: ClusterModel, jobs: Sequence[Job]) -> list[str]:
+    notes: list[str] = []
+    for job in jobs:
+        if job.fate is Fate.LEFT_OUT and job.act is not None:
+            host = f" of host {model.host_name(job.act.host)}" if job.act.host >= 0 else ""
+            notes.append(f"{job.act.action_type}{host} is left out: an instance that should have left first stays")
+        elif job.fate is Fate.LEFT_OUT:
+            to = f"to host {model.host_name(job.destination)}" if job.destination >= 0 else "to go elsewhere"
+            notes.append(
+                f"instance {label(model, job.instance)} stays on host {model.host_name(job.source)}: "
+                f"there is no safe way {to}, nor a third host to wait on"
+            )
+        elif job.came_by >= 0:
+            notes.append(
+                f"instance {label(model, job.instance)} goes by way of host {model.host_name(job.came_by)}, "
+                "to open a circle of hosts that wait for each other's room"
+            )
+    return notes
