@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -47,12 +47,13 @@ class _File(NamedTuple):
 class Measurements:
     """The samples of one cloud, below one folder: `metric=<name>/date=<UTC day>/<unique>.parquet`.
 
-    Times are cloud time in seconds since the epoch. Many threads and processes may read while one appends and
-    compacts. Intervals include their start and exclude their end, so that nothing of `at` itself or later is seen.
+    Times are cloud time in seconds since the epoch. One process owns the folder; its threads may read, append and
+    compact at once. Intervals include their start and exclude their end: nothing of `at` itself or later is seen.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._seen, self._lock = folder, dict[Path, _File](), threading.Lock()
+        self._folder, self._seen = folder, dict[Path, _File]()
+        self._lock, self._compacting = threading.RLock(), threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._con = duckdb.connect(
             ":memory:",
@@ -69,7 +70,8 @@ class Measurements:
     def append(self, metric: str, kind: str, table: pa.Table) -> int:
         """Keep samples: columns resource (text), at (s), value; returns how many.
 
-        Values that are not finite are left out: what was not measured has no row. Each day's part is all there or not at all.
+        Values that are not finite are left out: what was not measured has no row. Each day's part is all there or not
+        at all.
 
         Raises:
             InvalidInput: a missing column, a resource without a name, a time that is none, or an odd metric name.
@@ -96,15 +98,12 @@ class Measurements:
     def compact(self, day: date) -> int:
         """Merge each metric's files of one day into one, in time order; returns how many files went away.
 
-        The merged file names those it replaces and appears by one rename: from then on readers leave those out, whether
-        or not they are deleted yet. So a crash at any point neither loses nor doubles a sample. One compaction at a time.
+        The merged file names those it replaces and appears by one rename: from then on readers leave those out, even
+        if they are not deleted yet. So a crash at any point neither loses nor doubles a sample.
         """
-        gone = 0
-        for metric in sorted(self._folder.glob("metric=*")):
-            folder = metric / f"date={day.isoformat()}"
-            if folder.is_dir():
-                gone += self._compact(folder)
-        return gone
+        folders = sorted(self._folder.glob(f"metric=*/date={day.isoformat()}"))
+        with self._compacting:
+            return sum(self._compact(folder) for folder in folders)
 
     def retain(self, days: int, today: date) -> int:
         """Delete all measurements older than so many days, today included; returns how many day folders went away.
@@ -114,15 +113,15 @@ class Measurements:
         """
         if days < 1:
             raise InvalidInput(f"Measurements cannot be kept for {days} days: keep at least 1")
-        for folder in self._folder.glob("metric=*/date=*"):
-            day = _day(folder)
-            if day is not None and (today - day).days >= days:
-                folder.rename(folder.with_name(f".expired-{uuid4().hex}"))  # readers lose all of the day at once
+        with self._lock:
+            for folder in list(self._folder.glob("metric=*/date=*")):
+                day = _day(folder)
+                if day is not None and (today - day).days >= days:
+                    folder.rename(folder.with_name(f".expired-{uuid4().hex}"))  # readers lose all of the day at once
+            self._seen.clear()
         expired = list(self._folder.glob("metric=*/.expired-*"))
         for folder in expired:
             shutil.rmtree(folder)
-        with self._lock:
-            self._seen.clear()
         return len(expired)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -196,31 +195,22 @@ class Measurements:
         return [path for day in wanted for path in self._current(folder / f"date={day.isoformat()}")]
 
     def _current(self, folder: Path) -> list[Path]:
-        try:
-            with os.scandir(folder) as entries:
-                names = {entry.name for entry in entries if entry.name.endswith(".parquet") and entry.name[0] != "."}
-        except FileNotFoundError:
-            return []
-        known = {name: self._look(folder / name) for name in names}
+        with self._lock:  # or a scan could miss a merged file and those it replaced
+            names = {path.name for path in folder.glob("[!.]*.parquet")}
+            known = {name: self._look(folder / name) for name in names}
         replaced = {name for file in known.values() for name in file.replaces}
         return [folder / name for name in sorted(names - replaced) if known[name].sound]
 
     def _look(self, path: Path) -> _File:
-        with self._lock:
-            if path in self._seen:
-                return self._seen[path]
-        try:
+        if path not in self._seen:
             found = _File(_whole(path))
             if found.sound and path.name.startswith("merged-"):
                 metadata = pq.read_metadata(path).metadata or {}
                 found = _File(True, frozenset(json.loads(metadata.get(REPLACES.encode(), b"[]"))))
-        except FileNotFoundError:
-            return _File(False)
-        if not found.sound:
-            log.warning("%s is torn and left out: remove it", path)
-        with self._lock:
+            if not found.sound:
+                log.warning("%s is torn and left out: remove it", path)
             self._seen[path] = found
-        return found
+        return self._seen[path]
 
     def _day_folder(self, metric: str, day: int) -> Path:
         return self._folder / f"metric={metric}" / f"date={datetime.fromtimestamp(int(day) * DAY_S, UTC).date()}"
@@ -234,6 +224,7 @@ class Measurements:
     def _compact(self, folder: Path) -> int:
         files = self._current(folder)
         stale = {name for path in files for name in self._look(path).replaces}
+        part = None
         if len(files) > 1:
             stale |= {path.name for path in files}
             part = folder / f".{uuid4().hex}.part"
@@ -244,17 +235,14 @@ class Measurements:
                     f"KV_METADATA {{{REPLACES}: {_literal(json.dumps(sorted(stale)))}}})",
                     [[str(path) for path in files]],
                 )
-            _publish(part, folder / f"merged-{uuid4().hex}.parquet")
-        gone = [path for path in folder.glob("*.parquet") if path.name in stale]
-        for path in gone:
-            path.unlink()
-        self._forget(gone)
-        return len(gone)
-
-    def _forget(self, gone: Iterable[Path]) -> None:
         with self._lock:
+            if part is not None:
+                _publish(part, folder / f"merged-{uuid4().hex}.parquet")
+            gone = [path for path in folder.glob("[!.]*.parquet") if path.name in stale]
             for path in gone:
+                path.unlink()
                 self._seen.pop(path, None)
+        return len(gone)
 
 
 def _check_name(what: str, name: str) -> None:
@@ -301,12 +289,15 @@ def _whole(path: Path) -> bool:
 
 
 def _publish(part: Path, path: Path) -> None:
-    """Make a finished file visible under its name, on disk before and after."""
-    for step in (part, part.parent):
-        if step is part.parent:
-            part.rename(path)
-        handle = os.open(step, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Make a finished file visible under its name: on disk before, and its name on disk after."""
+    _sync(part)
+    part.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
