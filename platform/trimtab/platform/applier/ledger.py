@@ -1,0 +1,128 @@
+"""What is written about one plan and its actions, and its lease; every write bears the epoch of our claim."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from trimtab.platform.contracts import Clock
+from trimtab.platform.errors import Conflict, IllegalTransition
+from trimtab.platform.records import Action, ActionPlan
+from trimtab.platform.states import ActionState, PlanState
+from trimtab.platform.store.port import StorePort
+
+log = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 255
+UNFINISHED = (PlanState.PENDING, PlanState.ONGOING, PlanState.CANCELLING)
+FINAL = frozenset({ActionState.SUCCEEDED, ActionState.FAILED, ActionState.CANCELLED, ActionState.SKIPPED})
+NOT_DONE = FINAL - {ActionState.SUCCEEDED}
+
+
+@dataclass(slots=True)
+class Ledger:
+    """One claimed plan and its actions as last read or written.
+
+    Raises (all that write or look):
+        Conflict: the plan is somebody else's by now.
+    """
+
+    store: StorePort
+    plan: ActionPlan
+    owner: str
+    wall: Clock
+    actions: dict[str, Action] = field(default_factory=dict)
+
+    async def read(self) -> list[Action]:
+        """All actions, in the order in which they were planned."""
+        rows = await self.store.list(Action, {"action_plan_id": self.plan.id})
+        self.actions = {action.uuid: action for action in rows}
+        return rows
+
+    async def look(self) -> ActionPlan:
+        """The plan as it is now: a person may have cancelled it."""
+        plan = await self.store.get(ActionPlan, self.plan.uuid)
+        if plan.owner != self.owner or plan.epoch != self.plan.epoch:
+            raise Conflict(f"action plan {plan.uuid} belongs to {plan.owner or 'nobody'} now")
+        self.plan = plan
+        return plan
+
+    async def advance(self, event: str, message: str | None, **changes: Any) -> ActionPlan:
+        """Let something happen to the plan."""
+        self.plan = await self.store.transition(
+            ActionPlan, self.plan.uuid, event, changes, message=_short(message), epoch=self.plan.epoch
+        )
+        return self.plan
+
+    async def write(self, action: Action, event: str, message: str | None = None, **changes: Any) -> Action:
+        """Let something happen to an action; if its record has moved on without us, take over what it says."""
+        if event not in {"begin", "revert"}:
+            changes["finished_at"] = self.moment()
+        try:
+            row = await self.store.transition(
+                Action, action.uuid, event, changes, message=_short(message), epoch=self.plan.epoch
+            )
+        except IllegalTransition as error:
+            row = await self.store.get(Action, action.uuid)
+            log.warning("action %s has moved on without its applier: %s", action.uuid, error)
+        self.actions[action.uuid] = row
+        return row
+
+    async def remark(self, action: Action, message: str) -> None:
+        """Change what an action's status message says."""
+        changes = {"status_message": _short(message)}
+        self.actions[action.uuid] = await self.store.update(Action, action.uuid, changes, epoch=self.plan.epoch)
+
+    async def cancel_rest(self, why: str | None) -> None:
+        """Cancel all actions that have not begun."""
+        pending = {"action_plan_id": self.plan.id, "state": ActionState.PENDING}
+        await self.store.transition_all(Action, pending, "cancel", message=_short(why))
+        await self.read()
+
+    async def keep(self, lease_s: float) -> None:
+        """Renew the lease, until it is lost."""
+        renewed = self.wall.now()
+        while True:
+            await self.wall.sleep(lease_s / 3)
+            try:
+                await self.store.renew(ActionPlan, self.plan.uuid, self.owner, self.plan.epoch, lease_s)
+                renewed = self.wall.now()
+            except Conflict:
+                raise
+            except Exception as error:
+                log.warning("the lease of action plan %s could not be renewed: %s", self.plan.uuid, error)
+                if self.wall.now() - renewed > lease_s:
+                    raise Conflict(f"the lease of action plan {self.plan.uuid} ran out") from error
+
+    def ancestors(self, action: Action) -> list[Action]:
+        """Everything an action comes after, near and far."""
+        found: dict[str, Action] = {}
+        todo = list(action.parents)
+        while todo:
+            uuid = todo.pop()
+            if uuid not in found:
+                found[uuid] = self.actions[uuid]
+                todo += self.actions[uuid].parents
+        return list(found.values())
+
+    def moment(self) -> datetime:
+        """Now, by the wall's clock."""
+        return datetime.fromtimestamp(self.wall.now(), UTC)
+
+
+def named(action: Action) -> str:
+    """An action in a message for people."""
+    wanted = action.input_parameters
+    target = wanted.get("resource_name") or wanted.get("resource_id")
+    return f"action {action.uuid} ({action.action_type}{f' of {target}' if target else ''})"
+
+
+def disables(action: Action) -> bool:
+    """Whether an action disables a compute service."""
+    return action.action_type == "change_nova_service_state" and action.input_parameters.get("state") == "disabled"
+
+
+def _short(message: str | None) -> str | None:
+    return message and message[:LONGEST_MESSAGE]

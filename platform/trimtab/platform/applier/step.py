@@ -1,0 +1,150 @@
+"""One action, from PENDING to a final state: checked, begun, executed, proven; or undone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.platform.applier.ledger import NOT_DONE, Ledger, disables, named
+from trimtab.platform.applier.room import Room
+from trimtab.platform.applier.walk import Slots
+from trimtab.platform.clocks import cloud_time
+from trimtab.platform.contracts import ActionHandler, Tools
+from trimtab.platform.errors import ActionFailed, ActionSkipped, CloudError, TrimtabError
+from trimtab.platform.records import Action
+from trimtab.platform.states import ActionState
+from trimtab.platform.watch import patiently
+
+log = logging.getLogger(__name__)
+
+ROLLBACK_FAILED = "Rollback failed"
+
+
+@dataclass(slots=True)
+class Steps:
+    """Takes the actions of one plan through their lives."""
+
+    ledger: Ledger
+    handlers: Mapping[str, type[ActionHandler]]
+    tools: Tools
+    slots: Slots
+    room: Room
+
+    def begin(self, action: Action) -> Coroutine[Any, Any, None]:
+        """What the walk calls when it gives an action its slot."""
+        lost = [
+            p for p in action.needs_room_of if p in self.ledger.actions and self.ledger.actions[p].state in NOT_DONE
+        ]
+        if lost and action.state == ActionState.PENDING:
+            self.slots.unsure.add(action.uuid)
+        return self._perform(action, lost)
+
+    async def _perform(self, action: Action, lost: Sequence[str]) -> None:
+        """Take one action from PENDING, or from ONGOING if it was interrupted, to a final state."""
+        resumed = action.state == ActionState.ONGOING
+        try:
+            handler, wanted = self._handler(action)
+            if not resumed:
+                await handler.pre_condition(wanted)
+                await self._recheck(action, lost)
+        except ActionSkipped as reason:
+            await self.ledger.write(action, "skip", f"Action was skipped automatically: {reason}")
+            return
+        except Exception as error:  # noqa: BLE001 - a handler may be anybody's: whatever it raises is the action's end
+            phase, event = ("execute", "fail") if resumed else ("pre_condition", "refuse")
+            await self.ledger.write(action, event, f"Action failed in {phase}: {_reason(action, error)}")
+            return
+        if not resumed:
+            begun = await self.ledger.write(action, "begin", started_at=self.ledger.moment())
+            if begun.state != ActionState.ONGOING:
+                return  # a person was quicker
+        asked_at = cloud_time(self.tools, action.started_at.timestamp()) if resumed and action.started_at else None
+        try:
+            await handler.execute(wanted, asked_at=asked_at)
+        except Exception as error:  # noqa: BLE001 - as above
+            await self.ledger.write(action, "fail", f"Action failed in execute: {_reason(action, error)}")
+            return
+        await self.ledger.write(action, "succeed")
+        try:
+            await handler.post_condition(wanted)
+        except Exception as error:  # noqa: BLE001 - as above
+            await self.ledger.write(action, "disprove", f"Action failed in post_condition: {_reason(action, error)}")
+
+    def _handler(self, action: Action) -> tuple[ActionHandler, Any]:
+        kind = self.handlers.get(action.action_type)
+        if kind is None:
+            raise ActionFailed(f"Error loading plugin '{action.action_type}'")
+        return kind(self.tools), kind.schema.model_validate(action.input_parameters)
+
+    async def _recheck(self, action: Action, lost: Sequence[str]) -> None:
+        """Skip what can no longer be done safely because something before it was not done.
+
+        Raises:
+            ActionSkipped: names what was not done.
+        """
+        if lost:
+            async with self.slots.checking:  # one after the other: the first may take the room the second counts on
+                reason = await self.room(action, self._has_begun)
+                if reason is not None:
+                    parent = self.ledger.actions[lost[0]]
+                    raise ActionSkipped(f"{reason}: {named(parent)} is {parent.state}")
+                self.slots.unsure.discard(action.uuid)
+        if disables(action):
+            await self._host_is_left(action, str(action.input_parameters.get("resource_name")))
+
+    def _has_begun(self) -> list[Action]:
+        done = [
+            a for a in self.ledger.actions.values() if a.action_type == "migrate" and a.state == ActionState.SUCCEEDED
+        ]
+        return [*done, *self.slots.begun]
+
+    async def _host_is_left(self, action: Action, host: str) -> None:
+        """Skip disabling a host that still holds an instance which should have left before."""
+        stayed = {
+            a.input_parameters["resource_id"]: a
+            for a in self.ledger.ancestors(action)
+            if a.action_type == "migrate" and a.state in NOT_DONE and a.input_parameters.get("source_node") == host
+        }
+        if not stayed:
+            return
+        servers = await patiently(self.tools, lambda: self.tools.cloud.servers(list(stayed)))
+        for server in servers.values():
+            if server.host == host:
+                raise ActionSkipped(
+                    f"host {host} still holds instance {server.id}: "
+                    f"{named(stayed[server.id])} is {stayed[server.id].state}"
+                )
+
+    async def revert(self, action: Action, why: str) -> None:
+        """Undo one action that SUCCEEDED, or whose undoing was interrupted."""
+        action = self.ledger.actions[action.uuid]
+        if action.state == ActionState.SUCCEEDED:
+            action = await self.ledger.write(action, "revert")
+        try:
+            handler, wanted = self._handler(action)
+            await handler.revert(wanted)
+        except Exception as error:  # noqa: BLE001 - as in _perform
+            await self.ledger.write(action, "fail", f"{ROLLBACK_FAILED}: {_reason(action, error)}")
+        else:
+            await self.ledger.write(action, "stopped", f"Rolled back: {why}")
+
+    async def enable_again(self, action: Action) -> None:
+        """Undo a FAILED request to disable a service: it may have worked although its answer was lost."""
+        handler, wanted = self._handler(action)
+        try:
+            await handler.revert(wanted)
+            note = "enabled again"
+        except (ActionFailed, CloudError) as error:
+            note = f"not enabled again: {error}"
+        if note not in (action.status_message or ""):
+            await self.ledger.remark(action, f"{action.status_message}; {note}")
+
+
+def _reason(action: Action, error: Exception) -> str:
+    """What went wrong, as Watcher says it: our own errors speak for themselves, of others only the name is told."""
+    if isinstance(error, TrimtabError):
+        return str(error) or f"The action {action.uuid} execution failed."
+    log.error("%s raised", named(action), exc_info=error)
+    return type(error).__name__
