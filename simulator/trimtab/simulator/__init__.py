@@ -1,1 +1,1 @@
-"""What would happen: discrete-event core, load, migration and power models, the simulated cloud, rehearsal and score."""
+"""What would happen: event core, load, migration and power models, the simulated cloud, rehearsal, score."""

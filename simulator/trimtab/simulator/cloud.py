@@ -1,0 +1,351 @@
+"""The simulated cloud: answers like Nova, keeps its own time and truth, and survives being killed at any moment.
+
+Its state is a function of its spec and of the journalled commands with their times. A command is accepted when it is on
+disk; starting again on the same journal replays it, and what was under way goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from trimtab.platform.contracts import Inventory, Migration, Score, Server, ServiceInfo
+from trimtab.platform.errors import CloudConflict, CloudNotFound, InvalidInput
+from trimtab.platform.model import VCPU, InstanceState
+from trimtab.platform.snapshot import Need
+from trimtab.simulator.events import Events
+from trimtab.simulator.faults import Fault
+from trimtab.simulator.journal import Entry, Journal
+from trimtab.simulator.load import SAMPLE_S, Load
+from trimtab.simulator.measurements import Measurements
+from trimtab.simulator.power import Power
+from trimtab.simulator.score import OVERLOADED, Window, score
+from trimtab.simulator.truth import CloudSpec, true_blocks
+from trimtab.simulator.world import Trip, World
+
+NOVA_STATUS: Mapping[InstanceState, str] = {
+    InstanceState.BUILDING: "BUILD",
+    InstanceState.STOPPED: "SHUTOFF",
+    InstanceState.RESCUED: "RESCUE",
+    InstanceState.RESIZED: "VERIFY_RESIZE",
+    InstanceState.SHELVED: "SHELVED_OFFLOADED",
+    InstanceState.SOFT_DELETE: "SOFT_DELETED",
+}
+
+
+class SimulatedCloud:
+    """A plain synchronous object; `SimulatedDriver` and `SimulatedDatasource` speak to it, here or in an actor.
+
+    Args:
+        spec: what the cloud is; when the journal exists it must be that of the journal.
+        journal: file that keeps it alive over restarts; None keeps nothing.
+        now: the wall clock, s.
+
+    Raises:
+        InvalidInput: the journal is damaged or belongs to another cloud.
+    """
+
+    def __init__(self, spec: CloudSpec, journal: Path | None = None, now: Callable[[], float] = time.time) -> None:
+        self._wall, self._journal = now, Journal(journal)
+        entries = self._journal.entries()
+        if not entries:
+            origin = now()
+            start = origin if spec.start_s is None else spec.start_s
+            entries = [{"spec": replace(spec, start_s=start).to_json(), "wall_origin": origin}]
+            self._journal.append(entries[0])
+        self.spec, self._wall_origin = _opened(entries[0], spec, journal)
+        self._ahead = 0.0  # what was fast-forwarded
+        self._start = float(self.spec.start_s or 0.0)
+        model = self.spec.model()
+        events = Events(self._start - self.spec.history_s)
+        self._load = Load(self.spec.days(model.instances), model.instances)
+        self._world = World(model, events, self.spec.physics(model))
+        self._memory = self.spec.used_memory_mb(model)
+        self._power = Power.of(model.total[:, VCPU])
+        self._reasons = {row: reason for row in range(model.hosts) if (reason := model.disabled_reason[row])}
+        self._host_rows = {str(name): row for row, name in enumerate(model.host_names.to_pylist())}
+        self._instance_rows = {str(uuid): row for row, uuid in enumerate(model.instance_ids.to_pylist())}
+        self._trips_of: dict[int, list[Trip]] = {}
+        events.run_until(self._start)
+        for entry in entries[1:]:
+            events.run_until(float(entry["at"]))
+            self._apply(entry)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Cloud time; never runs backward, whatever the wall clock does."""
+        paced = self._start + self._ahead + (self._wall() - self._wall_origin) * self.spec.speed
+        self._world.events.run_until(paced)
+        return self._world.events.now
+
+    def fast_forward(self, seconds: float) -> float:
+        """Let so much cloud time pass at once; returns the new time.
+
+        Raises:
+            InvalidInput: a negative time.
+        """
+        if not 0 <= seconds < float("inf"):
+            raise InvalidInput(f"fast_forward({seconds}): give seconds, zero or more")
+        self._accept("fast_forward", seconds=float(seconds))
+        return self.now()
+
+    # -- what Nova answers -------------------------------------------------------------------------------------------
+
+    def inventory(self) -> Inventory:
+        """Hosts, instances and server groups as they are now."""
+        at, world = self.now(), self._world
+        model = world.model.with_changes(
+            host_of=world.place.host_of.copy(), up=world.up.copy(), enabled=world.enabled.copy()
+        )
+        hosts, instances, groups = model.to_arrow()
+        reasons = pa.array([self._reasons.get(row, "") for row in range(model.hosts)], pa.string())
+        hosts = hosts.set_column(hosts.column_names.index("disabled_reason"), "disabled_reason", reasons)
+        there = ~((world.model.host_of >= 0) & (model.host_of < 0))
+        return Inventory(hosts, instances.filter(pa.array(there)), groups, at)
+
+    def servers(self, ids: Sequence[str]) -> dict[str, Server]:
+        """Those of the named servers that exist."""
+        self.now()
+        found = {server_id: self._instance_rows.get(server_id) for server_id in ids}
+        return {uuid: self._server(uuid, row) for uuid, row in found.items() if row is not None and self._exists(row)}
+
+    def service(self, host: str) -> ServiceInfo | None:
+        """The compute service of a host, by the host's name."""
+        self.now()
+        row = self._host_rows.get(host)
+        return None if row is None else self._service(row)
+
+    def migrate(self, server_id: str, destination: str | None, *, live: bool) -> None:
+        """Start a migration to a host, by name; None lets the scheduler choose.
+
+        Raises:
+            CloudNotFound: no such server or host.
+            CloudConflict: not now: busy, wrong state, there already, destination disabled, down or full.
+        """
+        self.now()
+        instance = self._instance(server_id)
+        to = -1 if destination is None else self._host(destination)
+        refusal = self._world.refusal(instance, to, live=live)
+        if refusal:
+            raise CloudConflict(refusal)
+        self._accept("migrate", server=server_id, destination=destination, live=live)
+
+    def migrations(self, server_id: str) -> list[Migration]:
+        """All migrations of a server, oldest first; also of one that is gone."""
+        self.now()
+        row = self._instance_rows.get(server_id, -1)
+        return [self._migration(trip) for trip in self._trips_of.get(row, [])]
+
+    def all_migrations(self) -> list[Migration]:
+        """All migrations there ever were, in the order in which they began."""
+        self.now()
+        return [self._migration(trip) for trip in self._world.trips]
+
+    def abort_migration(self, server_id: str) -> None:
+        """Abort the running live migration of a server; it stays where it was.
+
+        Raises:
+            CloudNotFound: no such server.
+            CloudConflict: nothing runs that could be aborted.
+        """
+        self.now()
+        trip = self._world.moving.get(self._instance(server_id))
+        if trip is None:
+            raise CloudConflict(f"server {server_id} is not migrating: there is nothing to abort")
+        if not trip.flow.live:
+            raise CloudConflict(f"the migration of server {server_id} is a cold one and cannot be aborted")
+        self._accept("abort_migration", server=server_id)
+
+    def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
+        """Enable or disable the compute service of a host, by the host's name.
+
+        Raises:
+            CloudNotFound: no such host.
+        """
+        self.now()
+        row = self._host(host)
+        wanted = "" if enabled else reason
+        if bool(self._world.enabled[row]) != enabled or self._reasons.get(row, "") != wanted:
+            self._accept("set_service", host=host, enabled=enabled, reason=wanted)
+        return self._service(row)
+
+    # -- what monitoring answers -------------------------------------------------------------------------------------
+
+    def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
+        """Raw samples with start <= at < end that are over by now: columns resource, at, value."""
+        return self._measurements().samples(metric, kind, start_s, end_s)
+
+    def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:
+        """One value a need and resource: columns need, resource, value."""
+        return self._measurements().aggregate(needs, at)
+
+    # -- what only the simulation can do -----------------------------------------------------------------------------
+
+    def inject(self, fault: Fault | Mapping[str, Any]) -> Fault:
+        """Let something go wrong; returns the fault with its time.
+
+        Raises:
+            InvalidInput: no such kind of fault, or a time that has passed.
+            CloudNotFound: no such server or host.
+        """
+        fault = fault if isinstance(fault, Fault) else Fault.from_json(fault)
+        at = self.now()
+        (self._host if fault.of_host else self._instance)(fault.target)
+        if fault.at is None:
+            fault = replace(fault, at=at)
+        elif fault.at < at:
+            raise InvalidInput(f"fault at {fault.at}: it is {at} already; leave the time out for now")
+        self._accept("inject", fault=asdict(fault))
+        return fault
+
+    def rewrite_future(self, seed: int) -> None:
+        """From the next sample on the load is another one; what was stays."""
+        self._accept("rewrite_future", seed=int(seed))
+
+    def measure(
+        self, start_s: float, end_s: float, plan_start_s: float | None = None, plan_end_s: float | None = None
+    ) -> Score:
+        """What really happened in [start, end), by the formulas of the rehearsal.
+
+        Args:
+            start_s: begin of the horizon.
+            end_s: its end, not after now.
+            plan_start_s: begin of the plan; the horizon's if not given.
+            plan_end_s: end of the plan; if not given the end of the last migration that began in the horizon.
+
+        Raises:
+            InvalidInput: a time that the cloud has not seen.
+        """
+        now, timeline = self.now(), self._world.timeline()
+        if not timeline.began <= start_s < end_s <= now:
+            raise InvalidInput(
+                f"measure({start_s}, {end_s}): give {timeline.began} <= start < end <= {now}; the future is not known"
+            )
+        begun = [move for move in timeline.moves if start_s <= move.start < end_s]
+        plan_start = start_s if plan_start_s is None else plan_start_s
+        plan_end = (
+            max((min(move.end, end_s) for move in begun), default=plan_start) if plan_end_s is None else plan_end_s
+        )
+        window = Window(start_s, end_s, plan_start, plan_end)
+        return score(self._world.model, timeline, lambda a, b: true_blocks(self._load, a, b), self._power, window)
+
+    def figures(self) -> dict[str, float]:
+        """A few figures of this moment, for a page or a gauge."""
+        at, world = self.now(), self._world
+        model, host_of = world.model, world.place.host_of
+        vcpus = model.total[:, VCPU]
+        asks = self._load.cpu_pct(int(at // SAMPLE_S), 1)[0] / 100 * model.demand[:, VCPU]
+        demand = np.bincount(host_of[world.running], asks[world.running], model.hosts)
+        residents = np.bincount(host_of[host_of >= 0], minlength=model.hosts)
+        counted = (world.up & world.enabled) | (residents > 0)
+        busy_pct = 100 * demand / np.maximum(vcpus, 1e-9)
+        return {
+            "at": at,
+            "hosts_in_use": int((residents > 0).sum()),
+            "hosts_up": int(world.up.sum()),
+            "instances": int((host_of >= 0).sum()),
+            "cpu_mean_pct": float(busy_pct[counted].mean()) if counted.any() else 0.0,
+            "cpu_sd_pp": float(busy_pct[counted].std()) if counted.any() else 0.0,
+            "power_w": float(self._power.watts(demand, residents, world.up, world.enabled).sum()),
+            "overloaded_hosts": int((demand > OVERLOADED * vcpus).sum()),
+            "migrating": len(world.moving),
+        }
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _accept(self, command: str, **arguments: Any) -> None:
+        """On disk first, then in effect."""
+        entry: Entry = {"at": self.now(), "command": command, **arguments}
+        self._journal.append(entry)
+        self._apply(entry)
+
+    def _apply(self, entry: Entry) -> None:
+        world, command = self._world, entry["command"]
+        if command == "migrate":
+            instance = self._instance_rows[entry["server"]]
+            to = -1 if entry["destination"] is None else self._host_rows[entry["destination"]]
+            trip = world.migrate(instance, to, live=entry["live"])
+            self._trips_of.setdefault(instance, []).append(trip)
+        elif command == "abort_migration":
+            world.stop(self._instance_rows[entry["server"]], "aborted", "somebody asked for it")
+        elif command == "set_service":
+            row = self._host_rows[entry["host"]]
+            world.set_service(row, enabled=entry["enabled"])
+            self._reasons[row] = entry["reason"]
+        elif command == "inject":
+            fault = Fault.from_json(entry["fault"])
+            row = (self._host_rows if fault.of_host else self._instance_rows)[fault.target]
+            world.events.at(float(entry["fault"]["at"]), lambda: fault.strike(world, row))
+            world.events.run_until(world.events.now)
+        elif command == "rewrite_future":
+            first = int(world.events.now // SAMPLE_S) + 1
+            self._load.rewritten(first, self.spec.days(world.model.instances, entry["seed"]))
+        elif command == "fast_forward":
+            self._ahead += entry["seconds"]
+            world.events.run_until(world.events.now + entry["seconds"])
+        else:
+            raise InvalidInput(f"the journal has a command {command!r}, which this version does not know")
+
+    def _measurements(self) -> Measurements:
+        now = self.now()
+        return Measurements(self._world.model, self._world.timeline(), self._load, self._memory, now)
+
+    def _exists(self, row: int) -> bool:
+        return bool(self._world.place.host_of[row] >= 0 or self._world.model.host_of[row] < 0)
+
+    def _instance(self, server_id: str) -> int:
+        row = self._instance_rows.get(server_id)
+        if row is None or not self._exists(row):
+            raise CloudNotFound(f"there is no server {server_id}")
+        return row
+
+    def _host(self, name: str) -> int:
+        row = self._host_rows.get(name)
+        if row is None:
+            raise CloudNotFound(f"there is no compute host {name}")
+        return row
+
+    def _server(self, server_id: str, row: int) -> Server:
+        host, trip = int(self._world.place.host_of[row]), self._world.moving.get(row)
+        state = InstanceState(int(self._world.model.state[row]))
+        task = "" if trip is None else "migrating" if trip.flow.live else "resize_migrating"
+        name = self._world.model.host_name(host) if host >= 0 else ""
+        return Server(server_id, name, NOVA_STATUS.get(state, state.name), task)
+
+    def _service(self, row: int) -> ServiceInfo:
+        world = self._world
+        name = world.model.host_name(row)
+        return ServiceInfo(name, bool(world.enabled[row]), bool(world.up[row]), self._reasons.get(row, ""))
+
+    def _migration(self, trip: Trip) -> Migration:
+        flow, model = trip.flow, self._world.model
+        return Migration(
+            str(trip.number + 1),
+            model.instance_id(flow.instance),
+            model.host_name(flow.source),
+            model.host_name(flow.destination),
+            trip.status,
+            flow.started_at,
+            flow.ended_at,
+            trip.reason,
+        )
+
+
+def _opened(head: Entry, wanted: CloudSpec, path: Path | None) -> tuple[CloudSpec, float]:
+    """Spec and clock origin that the journal begins with, if it is the journal of the cloud that is wanted."""
+    if not isinstance(head.get("spec"), dict) or "wall_origin" not in head:
+        raise InvalidInput(f"{path} line 1 holds no spec of a cloud: it is not a journal; give another path")
+    kept = CloudSpec.from_json(head["spec"])
+    start = kept.start_s if wanted.start_s is None else wanted.start_s
+    if replace(wanted, start_s=start) != kept:
+        ours, theirs = replace(wanted, start_s=start).to_json(), kept.to_json()
+        differs = ", ".join(f"{name} {theirs[name]} -> {ours[name]}" for name in ours if ours[name] != theirs[name])
+        raise InvalidInput(f"{path} is the journal of another cloud ({differs}): use its settings or remove the file")
+    return kept, float(head["wall_origin"])

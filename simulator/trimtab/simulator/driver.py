@@ -1,0 +1,76 @@
+"""Driver and datasource of the simulated cloud: the same classes for a cloud in this process or behind an actor."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from trimtab.platform.contracts import Inventory, Migration, Server, ServiceInfo
+from trimtab.platform.snapshot import Need
+from trimtab.simulator.cloud import SimulatedCloud
+
+Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
+
+
+def local_call(cloud: SimulatedCloud) -> Call:
+    """Ask a cloud that lives in this process."""
+
+    async def call(method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return getattr(cloud, method)(*arguments, **named)
+
+    return call
+
+
+class SimulatedDriver:
+    """`contracts.Driver` over whatever can call a method of a `SimulatedCloud` by its name."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def inventory(self) -> Inventory:
+        """Hosts, instances and server groups, in bulk."""
+        return Inventory(*await self._call("inventory", (), {}))
+
+    async def servers(self, ids: Sequence[str]) -> dict[str, Server]:
+        """Those of the named servers that exist."""
+        return dict(await self._call("servers", (list(ids),), {}))
+
+    async def service(self, host: str) -> ServiceInfo | None:
+        """The compute service on a host; None when there is none."""
+        found: ServiceInfo | None = await self._call("service", (host,), {})
+        return found
+
+    async def migrate(self, server_id: str, destination: str | None, *, live: bool) -> None:
+        """Ask for a migration; returns once the cloud accepted it."""
+        await self._call("migrate", (server_id, destination), {"live": live})
+
+    async def migrations(self, server_id: str) -> list[Migration]:
+        """All migrations the cloud recorded for a server, oldest first."""
+        return list(await self._call("migrations", (server_id,), {}))
+
+    async def abort_migration(self, server_id: str) -> None:
+        """Ask to abort the running live migration of a server."""
+        await self._call("abort_migration", (server_id,), {})
+
+    async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
+        """Enable or disable the compute service on a host."""
+        return ServiceInfo(*await self._call("set_service", (host,), {"enabled": enabled, "reason": reason}))
+
+
+class SimulatedDatasource:
+    """`contracts.Datasource` likewise."""
+
+    name: ClassVar[str] = "simulated"
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:
+        """One value a need and resource that was measured."""
+        return await self._call("aggregate", (list(needs), at), {})
+
+    async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
+        """The raw samples of all resources with start <= at < end."""
+        return await self._call("samples", (metric, kind, start_s, end_s), {})

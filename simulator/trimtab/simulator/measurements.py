@@ -1,0 +1,152 @@
+"""What the simulated cloud's monitoring has measured: samples and aggregates as tables, never anything not yet over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from trimtab.platform.errors import InvalidInput
+from trimtab.platform.model import MEMORY, VCPU, ClusterModel, InstanceState
+from trimtab.platform.model.compute import Bools, Floats
+from trimtab.platform.snapshot import Need
+from trimtab.simulator.load import SAMPLE_S, Load
+from trimtab.simulator.power import Power
+from trimtab.simulator.score import host_cpu
+from trimtab.simulator.timeline import Moment, Timeline
+from trimtab.simulator.truth import true_blocks
+
+METRICS = {
+    "instance_cpu_usage": "instance",  # per cent of its vCPUs
+    "instance_ram_usage": "instance",  # MB
+    "host_cpu_usage": "host",  # per cent of its physical CPUs
+    "host_ram_usage": "host",  # KiB
+}
+REPORTS = (InstanceState.ACTIVE, InstanceState.RESCUED, InstanceState.RESIZED, InstanceState.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Reads one cloud's past. A sample begins at a whole multiple of 300 s and is visible when it is over."""
+
+    model: ClusterModel
+    timeline: Timeline
+    load: Load
+    used_memory_mb: Floats
+    now_s: float
+
+    def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
+        """Columns resource, at, value; one row per resource that reported and sample with start <= at < end."""
+        first, last = self._visible(int(-(-start_s // SAMPLE_S)), int(-(-end_s // SAMPLE_S)))
+        ids = self.model.host_ids if kind == "host" else self.model.instance_ids
+        resources, at, value = [], [], []
+        if METRICS.get(metric) == kind and last > first:
+            for number, row in enumerate(self._values(metric, first, last)):
+                known = np.flatnonzero(~np.isnan(row))
+                resources.append(ids.take(pa.array(known)))
+                at.append(pa.array(np.full(len(known), (first + number) * SAMPLE_S)))
+                value.append(pa.array(row[known].astype(np.float64)))
+        return pa.table(
+            {
+                "resource": pa.chunked_array(resources, pa.string()),
+                "at": pa.chunked_array(at, pa.float64()),
+                "value": pa.chunked_array(value, pa.float64()),
+            }
+        )
+
+    def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:
+        """Columns need, resource, value, over the samples that ended in (at - window, at].
+
+        A need whose metric this cloud does not measure gets no rows. Samples are 300 s apart, whatever finer or coarser
+        granularity is asked for.
+
+        Raises:
+            InvalidInput: an aggregate that does not exist.
+        """
+        parts = [
+            pa.table({"need": pa.array([], pa.int32()), "resource": pa.array([], pa.string()), "value": [0.0][:0]})
+        ]
+        for position, need in enumerate(needs):
+            if METRICS.get(need.metric) != need.kind:
+                continue
+            past = int(at // SAMPLE_S)
+            first, last = self._visible(past - max(int(need.window_s // SAMPLE_S), 1), past)
+            if last <= first:
+                continue
+            values = _aggregated(need.aggregate, self._values(need.metric, first, last))
+            known = np.flatnonzero(~np.isnan(values))
+            ids = self.model.host_ids if need.kind == "host" else self.model.instance_ids
+            parts.append(
+                pa.table(
+                    {
+                        "need": pa.array(np.full(len(known), position, np.int32)),
+                        "resource": ids.take(pa.array(known)),
+                        "value": pa.array(values[known].astype(np.float64)),
+                    }
+                )
+            )
+        return pa.concat_tables(parts)
+
+    def _visible(self, first: int, last: int) -> tuple[int, int]:
+        """Only samples that were over by now and began after the cloud did."""
+        return max(first, int(-(-self.timeline.began // SAMPLE_S))), min(last, int(self.now_s // SAMPLE_S))
+
+    def _values(self, metric: str, first: int, last: int) -> npt.NDArray[np.floating]:
+        """Samples first .. last - 1, [n, V] or [n, H]; NaN where nothing was reported."""
+        ends = (np.arange(first, last) + 1) * SAMPLE_S
+        moments = self.timeline.through(ends.tolist())
+        if metric == "instance_cpu_usage":
+            values: npt.NDArray[np.floating] = self.load.cpu_pct(first, last - first)
+            for row, moment in zip(values, moments, strict=True):
+                row[~moment.running] = 0
+                row[~self._reports(moment)] = np.nan
+        elif metric == "instance_ram_usage":
+            values = np.tile(self.used_memory_mb, (last - first, 1))
+            for row, moment in zip(values, moments, strict=True):
+                row[~self._reports(moment)] = np.nan
+        elif metric == "host_cpu_usage":
+            values = self._host_cpu_pct(first, last)
+            for row, moment in zip(values, moments, strict=True):
+                row[~moment.up] = np.nan
+        else:
+            values = np.empty((last - first, self.model.hosts))
+            for row, moment in zip(values, moments, strict=True):
+                there = self._reports(moment)
+                used = np.bincount(moment.host_of[there], self.used_memory_mb[there], self.model.hosts)
+                row[:] = np.where(moment.up, (self.model.reserved[:, MEMORY] + used) * 1024, np.nan)
+        return values
+
+    def _host_cpu_pct(self, first: int, last: int) -> Floats:
+        vcpus = self.model.total[:, VCPU]
+        demand = host_cpu(
+            self.model,
+            self.timeline,
+            lambda a, b: true_blocks(self.load, a, b),
+            Power.of(vcpus),
+            first * SAMPLE_S,
+            last * SAMPLE_S,
+        )
+        return np.minimum(100 * demand / np.maximum(vcpus, 1e-9), 100.0)
+
+    def _reports(self, moment: Moment) -> Bools:
+        placed = moment.host_of >= 0
+        return placed & np.isin(self.model.state, REPORTS) & moment.up[moment.host_of]
+
+
+def _aggregated(aggregate: str, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    if aggregate == "mean":
+        result = np.where(known, values, 0).sum(axis=0, dtype=np.float64) / np.maximum(count, 1)
+    elif aggregate == "min":
+        result = np.where(known, values, np.inf).min(axis=0)
+    elif aggregate == "max":
+        result = np.where(known, values, -np.inf).max(axis=0)
+    elif aggregate == "count":
+        result = count.astype(np.float64)
+    else:
+        raise InvalidInput(f"aggregate {aggregate!r} does not exist: use mean, min, max or count")
+    return np.where(count > 0, result, np.nan)

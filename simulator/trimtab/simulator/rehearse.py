@@ -1,0 +1,212 @@
+"""The rehearsal: plays a plan's graph of actions in the event core, on load forecast from what was recorded."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtab.platform.contracts import Rehearsal
+from trimtab.platform.model import DISK, MEMORY, VCPU, ClusterModel
+from trimtab.platform.proposal import Limits, Plan, PlannedAction
+from trimtab.platform.snapshot import Snapshot
+from trimtab.simulator.events import Events
+from trimtab.simulator.forecast import Forecast
+from trimtab.simulator.migration import GIB_MB, Physics
+from trimtab.simulator.power import Power
+from trimtab.simulator.score import Window, score
+from trimtab.simulator.world import Trip, World
+
+HORIZON_S = 86_400.0
+MOST_VIOLATIONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What an operator believes of the cloud's migrations; nobody tells a rehearsal the truth.
+
+    `nic_mb_s`: network for migrations per host. `dirty_mb_s`: memory a running instance dirties. `disk_share`: how much
+    of its disk a cold migration copies. `setup_s`: before copying. `downtime_s`: longest stop. `notice_s`: until the
+    applier has seen that a migration ended (half its polling interval). `service_s`: to enable or disable a service.
+    """
+
+    nic_mb_s: float = 1000.0
+    dirty_mb_s: float = 40.0
+    disk_share: float = 0.25
+    setup_s: float = 3.0
+    downtime_s: float = 0.5
+    notice_s: float = 2.5
+    service_s: float = 1.0
+
+    def physics(self, model: ClusterModel) -> Physics:
+        """The same for every host and instance."""
+        return Physics(
+            np.full(model.hosts, self.nic_mb_s),
+            np.full(model.instances, self.dirty_mb_s),
+            np.ascontiguousarray(model.demand[:, MEMORY]),
+            model.demand[:, DISK] * GIB_MB * self.disk_share,
+            self.setup_s,
+            self.downtime_s,
+        )
+
+
+ASSUMPTIONS = Assumptions()
+
+
+def rehearse(
+    snapshot: Snapshot,
+    plan: Plan,
+    limits: Limits,
+    seed: int,
+    horizon_s: float = HORIZON_S,
+    assumptions: Assumptions = ASSUMPTIONS,
+) -> Rehearsal:
+    """Score a plan from the moment of the snapshot until the horizon; an empty plan is doing nothing.
+
+    Pure and deterministic. The forecast has no random part, so `seed` changes nothing today; it is the contract's.
+
+    Args:
+        snapshot: model, measurements and recorded load.
+        plan: the graph of actions, as the applier would run it.
+        limits: migrations in flight, per host (either end) and in total.
+        seed: for forecasts with a random part.
+        horizon_s: how long to look ahead.
+        assumptions: what migrations cost.
+    """
+    del seed
+    model, start = snapshot.model, snapshot.taken_at
+    world = World(model, Events(start), assumptions.physics(model))
+    run = _Run(world, plan, limits, assumptions)
+    run.start()
+    world.events.run_until(start + horizon_s)
+    if run.open:
+        run.violations.append(
+            f"{run.open} of {len(plan.actions)} actions have not ended after {horizon_s / 3600:g} hours"
+        )
+    forecast = Forecast.of(snapshot)
+    window = Window(start, start + horizon_s, start, run.last_end if not run.open else start + horizon_s)
+    power = Power.of(model.total[:, VCPU])
+    result = score(model, world.timeline(), forecast.blocks, power, window)
+    return Rehearsal(result, tuple(run.violations))
+
+
+class _Run:
+    """One plan on its way through a world: what waits for parents, what waits for a free slot, what went wrong."""
+
+    def __init__(self, world: World, plan: Plan, limits: Limits, assumptions: Assumptions) -> None:
+        self.world, self.actions, self.limits, self.assumptions = world, plan.actions, limits, assumptions
+        self.violations: list[str] = []
+        self.open = len(plan.actions)
+        self.last_end = world.events.now
+        self._missing = [len(set(action.parents)) for action in plan.actions]
+        self._children: dict[int, list[int]] = {}
+        for position, action in enumerate(plan.actions):
+            for parent in set(action.parents):
+                self._children.setdefault(parent, []).append(position)
+        self._in_flight = 0
+        self._at_host: dict[int, int] = {}
+        self._waiting: dict[int, list[int]] = {}  # host that is full (-1: the total) -> heap of positions
+
+    def start(self) -> None:
+        """Begin with everything that has no parent."""
+        for position, missing in enumerate(self._missing):
+            if not missing:
+                self._begin(position)
+
+    def _begin(self, position: int) -> None:
+        action = self.actions[position]
+        if action.action_type == "migrate":
+            self._try(position)
+        elif action.action_type == "change_nova_service_state":
+            self._after(self.assumptions.service_s, position, lambda: self._set_service(action))
+        elif action.action_type == "sleep":
+            self._after(float(action.parameters.get("duration", 0.0)), position)
+        else:
+            if action.action_type != "nop":
+                self._violated(
+                    f"action {position} ({action.action_type}) cannot be rehearsed: the simulator has no model of it"
+                )
+            self._after(0.0, position)
+
+    def _try(self, position: int) -> None:
+        """Start a migration, or let it wait for the first limit in its way."""
+        action, place = self.actions[position], self.world.place
+        source, destination = int(place.host_of[action.instance]), action.destination
+        if destination < 0:
+            destination = self.world.choose(action.instance)
+        for key in (-1, source, destination):
+            if self._full(key):
+                heapq.heappush(self._waiting.setdefault(key, []), position)
+                return
+        refusal = self._refusal(action, source, destination)
+        if refusal:
+            self._violated(refusal)
+            self._after(0.0, position)
+            return
+        self._in_flight += 1
+        for host in (source, destination):
+            self._at_host[host] = self._at_host.get(host, 0) + 1
+        self.world.migrate(
+            action.instance, destination, live=action.live, ended=lambda trip: self._arrived(position, trip)
+        )
+
+    def _refusal(self, action: PlannedAction, source: int, destination: int) -> str | None:
+        model = self.world.model
+        if action.source not in {-1, source}:
+            there = model.host_name(source) if source >= 0 else "nowhere"
+            return (
+                f"instance {model.instance_name(action.instance)} is {there}, "
+                f"not on {model.host_name(action.source)} when its move begins"
+            )
+        return self.world.refusal(action.instance, destination, live=action.live)
+
+    def _full(self, key: int) -> bool:
+        if key == -1:
+            return self._in_flight >= self.limits.migrations_total
+        return self._at_host.get(key, 0) >= self.limits.migrations_per_host
+
+    def _arrived(self, position: int, trip: Trip) -> None:
+        def noticed() -> None:
+            self._in_flight -= 1
+            hosts = (trip.flow.source, trip.flow.destination)
+            for host in hosts:
+                self._at_host[host] -= 1
+            for key in (-1, *hosts):
+                waiting = self._waiting.get(key)
+                while waiting and not self._full(key):
+                    self._try(heapq.heappop(waiting))
+
+        self._after(self.assumptions.notice_s, position, noticed)
+
+    def _set_service(self, action: PlannedAction) -> None:
+        model = self.world.model
+        host = action.host
+        if host < 0:
+            name = str(action.parameters.get("resource_id", ""))
+            host = int(max(model.host_rows_by_name([name])[0], model.host_rows([name])[0]))
+        if host < 0:
+            self._violated(f"change_nova_service_state: the model has no host {action.parameters.get('resource_id')!r}")
+        else:
+            self.world.set_service(host, enabled=action.parameters.get("state") == "enabled")
+
+    def _after(self, seconds: float, position: int, effect: Callable[[], None] = lambda: None) -> None:
+        """End an action so much later; then its children may begin."""
+
+        def end() -> None:
+            effect()
+            self.open -= 1
+            self.last_end = self.world.events.now
+            for child in self._children.get(position, ()):
+                self._missing[child] -= 1
+                if not self._missing[child]:
+                    self._begin(child)
+
+        self.world.events.at(self.world.events.now + seconds, end)
+
+    def _violated(self, text: str) -> None:
+        if len(self.violations) < MOST_VIOLATIONS:
+            self.violations.append(text)
+        elif len(self.violations) == MOST_VIOLATIONS:
+            self.violations.append("and more")

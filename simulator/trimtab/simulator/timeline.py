@@ -1,0 +1,79 @@
+"""The record of what happened: where every instance was and when, which hosts worked, which migrations ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trimtab.platform.model.compute import Bools, Ints
+
+INSTANCE, HOST = 0, 1
+
+
+class Change(NamedTuple):
+    """One change of state. INSTANCE: `row` is now on host `to`, and `flag` says whether it burns CPU.
+
+    HOST: `to` says whether host `row` is up, and `flag` whether it is enabled.
+    """
+
+    at: float
+    kind: int
+    row: int
+    to: int
+    flag: bool
+
+
+class Move(NamedTuple):
+    """One migration. The guest ran until `stop` and was down until `end`; both are inf while that has not come."""
+
+    instance: int
+    source: int
+    destination: int
+    live: bool
+    start: float
+    stop: float
+    end: float
+    gib: float
+    arrived: bool
+    running: bool  # the instance burned CPU, so there was something to lose
+
+
+class Moment(NamedTuple):
+    """State at one time: `host_of` [V] (-1 nowhere), `running` [V], `up` [H], `enabled` [H]; own copies."""
+
+    host_of: Ints
+    running: Bools
+    up: Bools
+    enabled: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """State when it began, and every change since, oldest first."""
+
+    began: float
+    host_of: Ints
+    running: Bools
+    up: Bools
+    enabled: Bools
+    changes: tuple[Change, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+    def at(self, time: float) -> Moment:
+        """State when everything up to and including `time` has happened."""
+        return next(self.through([time]))
+
+    def through(self, times: Iterable[float]) -> Iterator[Moment]:
+        """State at each of some ascending times; always the same arrays, changed from one time to the next."""
+        moment = Moment(self.host_of.copy(), self.running.copy(), self.up.copy(), self.enabled.copy())
+        position = 0
+        for time in times:
+            while position < len(self.changes) and self.changes[position].at <= time:
+                change = self.changes[position]
+                position += 1
+                if change.kind == INSTANCE:
+                    moment.host_of[change.row], moment.running[change.row] = change.to, change.flag
+                else:
+                    moment.up[change.row], moment.enabled[change.row] = bool(change.to), change.flag
+            yield moment
