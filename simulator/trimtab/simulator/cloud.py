@@ -242,7 +242,7 @@ class SimulatedCloud:
         model, host_of = world.model, world.place.host_of
         vcpus = model.total[:, VCPU]
         asks = self._load.cpu_pct(int(at // SAMPLE_S), 1)[0] / 100 * model.demand[:, VCPU]
-        demand = np.bincount(host_of[world.running], asks[world.running], model.hosts)
+        demand = np.bincount(host_of[world.running], asks[world.running], model.hosts).astype(np.float64)
         residents = np.bincount(host_of[host_of >= 0], minlength=model.hosts)
         counted = (world.up & world.enabled) | (residents > 0)
         busy_pct = 100 * demand / np.maximum(vcpus, 1e-9)

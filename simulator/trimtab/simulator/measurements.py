@@ -66,9 +66,8 @@ class Measurements:
         Raises:
             InvalidInput: an aggregate that does not exist.
         """
-        parts = [
-            pa.table({"need": pa.array([], pa.int32()), "resource": pa.array([], pa.string()), "value": [0.0][:0]})
-        ]
+        kinds = pa.schema([("need", pa.int32()), ("resource", pa.string()), ("value", pa.float64())])
+        parts = [kinds.empty_table()]
         for position, need in enumerate(needs):
             if METRICS.get(need.metric) != need.kind:
                 continue
