@@ -85,6 +85,10 @@ class SimulatedCloud:
         self._world.events.run_until(paced)
         return self._world.events.now
 
+    def pace(self) -> tuple[float, float, float]:
+        """Cloud time at the origin, wall time there, and cloud seconds per wall second: what a paced clock needs."""
+        return self._start + self._ahead, self._wall_origin, self.spec.speed
+
     def fast_forward(self, seconds: float) -> float:
         """Let so much cloud time pass at once; returns the new time.
 
