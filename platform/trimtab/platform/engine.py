@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
-from pydantic import ValidationError
-
 from trimtab.platform import ranking, rules
-from trimtab.platform.contracts import Compute, Context, Goal, Planner, Rehearsal, Rehearse, Score, Strategy
+from trimtab.platform.contracts import Compute, Context, Goal, Planner, Rehearsal, Rehearse, Score
 from trimtab.platform.errors import Conflict, InvalidInput, PlanError, StrategyError, TrimtabError
 from trimtab.platform.plugins import Plugins, load
 from trimtab.platform.proposal import Candidate, Limits, Plan, steps_to_json
 from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, EfficacyIndicator
 from trimtab.platform.records import Goal as GoalRecord
 from trimtab.platform.records import Strategy as StrategyRecord
+from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.platform.states import ActionState, AuditState, PlanState
 from trimtab.platform.store.port import StorePort
@@ -118,8 +117,7 @@ class Entry(NamedTuple):
 def propose(snapshot: Snapshot, job: ProposeJob) -> list[Candidate]:
     """Run one strategy on a snapshot (on any worker)."""
     strategy = load().strategy(job.strategy)
-    parameters = parse(strategy, job.parameters)
-    return list(strategy.propose(snapshot, parameters, Context(seed=job.seed)))
+    return list(strategy.propose(snapshot, read_parameters(strategy, job.parameters), Context(seed=job.seed)))
 
 
 def try_out(snapshot: Snapshot, job: TryJob) -> Tried:
@@ -135,20 +133,6 @@ def try_out(snapshot: Snapshot, job: TryJob) -> Tried:
         return Tried(plan, None)
     rehearsal: Rehearsal = job.rehearse(snapshot, plan, job.limits, job.seed)
     return Tried(plan, rehearsal.score, rehearsal.violations)
-
-
-def parse(strategy: Strategy, parameters: Mapping[str, Any]) -> Any:
-    """Parameters as the strategy wants them.
-
-    Raises:
-        InvalidInput: names the parameter.
-    """
-    try:
-        return strategy.parameters.model_validate(dict(parameters))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "parameters"
-        raise InvalidInput(f"Invalid parameters for strategy {strategy.name}: {place}: {first['msg']}") from error
 
 
 async def run_audit(parts: Parts, audit_uuid: str) -> ActionPlan | None:
@@ -204,13 +188,8 @@ async def _work(parts: Parts, audit: Audit, epoch: int) -> ActionPlan | None:
     goal = parts.plugins.goals[goal_row.name]
     named = (await parts.store.get(StrategyRecord, audit.strategy_id)).name if audit.strategy_id else None
     jobs = jobs_for(parts.plugins, goal, named, audit.parameters, parts.seed)
-    needs = [
-        need
-        for job in jobs
-        for need in parts.plugins.strategy(job.strategy).needs(
-            parse(parts.plugins.strategy(job.strategy), job.parameters)
-        )
-    ]
+    chosen_strategies = [(parts.plugins.strategy(job.strategy), job.parameters) for job in jobs]
+    needs = [need for strategy, given in chosen_strategies for need in strategy.needs(read_parameters(strategy, given))]
     frozen = await parts.freeze(audit.scope, needs, await _failed_before(parts.store, audit))
     entries = await explore(parts, goal, frozen, jobs)
     chosen, message = choose(goal, entries, named=named is not None)

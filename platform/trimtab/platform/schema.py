@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,8 +15,8 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 class HasParameters(Protocol):
     """Anything that says which parameters it takes: a strategy class or one of its instances."""
 
-    name: Any
-    parameters: Any
+    name: ClassVar[str]
+    parameters: ClassVar[type[BaseModel]]
 
 
 def parameters_spec(strategy: HasParameters) -> dict[str, Any]:

@@ -84,6 +84,24 @@ async def show_effect(ident: str, wired: Wired) -> Body:
     return {"uuid": plan.uuid, "state": plan.state, "rehearsed": plan.rehearsed, "measured": plan.measured}
 
 
+@router.get("/action_plans/{ident}/timeline")
+async def show_timeline(ident: str, wired: Wired) -> Body:
+    """When each action of a plan began and ended (wall time), in order of their beginning."""
+    plan = await by_uuid(wired.store, ActionPlan, ident)
+    actions = await wired.store.list(Action, {"action_plan_id": plan.id})
+    rows = [
+        {
+            "uuid": action.uuid,
+            "action_type": action.action_type,
+            "state": action.state,
+            "started_at": action.started_at.isoformat() if action.started_at else None,
+            "finished_at": action.finished_at.isoformat() if action.finished_at else None,
+        }
+        for action in actions
+    ]
+    return {"actions": sorted(rows, key=lambda row: row["started_at"] or "~")}
+
+
 @router.post("/action_plans/{ident}/start")
 async def start_plan(ident: str, wired: Wired, base: Base, asked: Asked, body: Nothing | None = None) -> Body:
     """Start a recommended plan: it becomes PENDING and an applier takes it."""

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -192,6 +192,15 @@ async def v1(base: Base) -> Body:
 async def cluster(wired: Wired) -> Body:
     """Figures of the cluster as it was last collected: hosts in use, balance, power."""
     return dict(await wired.cluster())
+
+
+@router.get("/v1/cluster/model/{table}", tags=["cluster"], response_class=Response)
+async def model_table(table: Literal["nodes", "instances", "server_groups"], wired: Wired) -> Response:
+    """One table of the newest cluster model as Parquet."""
+    content = await wired.model_table(table)
+    if content is None:
+        raise NotFound("There is no model of the cloud yet: ask again in a moment")
+    return Response(content, media_type="application/vnd.apache.parquet")
 
 
 @router.get("/metrics", tags=["metrics"], response_class=Response)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from trimtab.platform.applier import serve_plans
 from trimtab.platform.errors import TrimtabError
 from trimtab.serve.app import create_app
 from trimtab.serve.resources import Backend
@@ -27,13 +25,13 @@ LIGHT = {"num_cpus": 0}
 class Api:
     """Stateless: answers from the state actor, hands started plans to the applier."""
 
-    def __init__(self, build: Callable[[Any], Backend], applier: DeploymentHandle) -> None:
+    def __init__(self, build: Callable[[Any], Backend], applier: DeploymentHandle[Any]) -> None:
         async def wake(plan_uuid: str) -> None:
             applier.wake.remote(plan_uuid)
 
         self.backend = build(wake)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 (Serve's name)
+    def __serve_build_asgi_app__(self) -> FastAPI:
         """The application Serve wraps."""
         return create_app(self.backend)
 
@@ -42,16 +40,15 @@ class Api:
 class Applier:
     """Runs action plans; one owner a plan. A replacement takes over what a killed replica left."""
 
-    def __init__(self, build: Callable[[], dict[str, Any]]) -> None:
-        self._build = build
+    def __init__(self, apply_forever: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        self._apply_forever = apply_forever
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
         while True:
-            parts = self._build()
             try:
-                await serve_plans(wake=self._wake, **parts)
+                await self._apply_forever(self._wake)
             except TrimtabError as error:
                 log.warning("the queue of plans could not be read: %s", error)
                 await asyncio.sleep(1.0)
@@ -69,9 +66,3 @@ class Applier:
         """
         if self._task.done():
             raise RuntimeError(f"the applier's loop has ended: {self._task.exception()}")
-
-    async def __del__(self) -> None:
-        """Stop with the replica."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task

@@ -35,6 +35,7 @@ class Backend:
     audit_created: Callable[[], Awaitable[None]]
     plan_started: Callable[[str], Awaitable[None]]
     cluster: Callable[[], Awaitable[Mapping[str, Any]]]
+    model_table: Callable[[str], Awaitable[bytes | None]]  # Parquet of nodes, instances or server_groups
 
 
 def backend(request: Request) -> Backend:

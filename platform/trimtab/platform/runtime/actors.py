@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.util import metrics
@@ -134,7 +136,6 @@ class Model(Looping):
     def __init__(self, build: Callable[[], ModelParts]) -> None:
         super().__init__()
         self._parts = build()
-        self._published: dict[str, ray.ObjectRef] = {}
         self._start(self._collect_forever())
 
     async def _collect_forever(self) -> None:
@@ -166,6 +167,16 @@ class Model(Looping):
     def figures(self) -> Answer:
         """Figures of the cluster as last collected."""
         return Answer(self._parts.figures(self._parts.collector))
+
+    def table(self, name: str) -> Answer:
+        """One table of the newest model (nodes, instances, server_groups) as Parquet; None before the first."""
+        model = self._parts.collector.model
+        if model is None:
+            return Answer(None)
+        tables = dict(zip(("nodes", "instances", "server_groups"), model.to_arrow(), strict=True))
+        sink = pa.BufferOutputStream()
+        pq.write_table(tables[name], sink, compression="zstd")
+        return Answer(sink.getvalue().to_pybytes())
 
 
 class EngineParts(NamedTuple):

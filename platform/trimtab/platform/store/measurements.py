@@ -151,8 +151,8 @@ class Measurements:
         Raises:
             InvalidInput: an odd name. DatasourceError: files that cannot be read.
         """
-        rest = "ORDER BY at, resource, value"
-        return self._query(metric, kind, start_s, end_s, "resource, at, value", rest, SAMPLES)
+        rest = 'ORDER BY "at", resource, value'
+        return self._query(metric, kind, start_s, end_s, 'resource, "at", value', rest, SAMPLES)
 
     def days(self, metric: str) -> list[date]:
         """The days on which something was measured, oldest first."""
@@ -173,7 +173,7 @@ class Measurements:
         _check_name("kind", kind)
         sql = (
             f"SELECT {what} FROM read_parquet(?, hive_partitioning = false) "  # noqa: S608 - values are parameters
-            f"WHERE kind = ? AND at >= ? AND at < ? {rest}"
+            f'WHERE kind = ? AND "at" >= ? AND "at" < ? {rest}'
         )
         files = self._files(metric, start_s, end_s)
         while files:
@@ -230,8 +230,8 @@ class Measurements:
             part = folder / f".{uuid4().hex}.part"
             with self._con.cursor() as cursor:
                 cursor.execute(
-                    f"COPY (SELECT kind, resource, at, value FROM read_parquet(?, hive_partitioning = false) "  # noqa: S608
-                    f"ORDER BY kind, at, resource) TO {_literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
+                    f'COPY (SELECT kind, resource, "at", value FROM read_parquet(?, hive_partitioning = false) '  # noqa: S608
+                    f'ORDER BY kind, "at", resource) TO {_literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
                     f"KV_METADATA {{{REPLACES}: {_literal(json.dumps(sorted(stale)))}}})",
                     [[str(path) for path in files]],
                 )

@@ -1,0 +1,159 @@
+"""A small Python client of the HTTP API, for notebooks, scripts and the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import httpx
+
+from trimtab.platform.errors import Conflict, InvalidInput, NotFound, TrimtabError
+
+Body = dict[str, Any]
+ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "SUPERSEDED", "DELETED"})
+STATUS: Mapping[int, type[TrimtabError]] = {400: InvalidInput, 404: NotFound, 409: Conflict}
+
+
+class Unreachable(TrimtabError):
+    """Nothing answers at the address of the API."""
+
+
+class Client:
+    """Talks to one Trimtab.
+
+    Raises (all methods):
+        Unreachable: nothing answers. InvalidInput, NotFound, Conflict: as the API says (400, 404, 409).
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:9322", timeout_s: float = 60.0) -> None:
+        headers = {"OpenStack-API-Version": "infra-optim latest"}
+        self.url = url
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        """One request; the decoded body, or the bytes of one that is no JSON."""
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise Unreachable(f"nothing answers at {self.url}: start it with `trimtab up` ({error})") from error
+        if answer.status_code >= 400:
+            raise STATUS.get(answer.status_code, TrimtabError)(_fault(answer))
+        if not answer.content:
+            return None
+        if answer.headers["content-type"].startswith("application/json"):
+            return answer.json()
+        return answer.content
+
+    def all(self, collection: str, *, detail: bool = False, **filters: Any) -> list[Body]:
+        """All objects of a collection (goals, strategies, audit_templates, audits, action_plans, actions)."""
+        path = f"/v1/{collection}/detail" if detail else f"/v1/{collection}"
+        found: list[Body] = []
+        query: Mapping[str, Any] = {name: value for name, value in filters.items() if value is not None}
+        while True:
+            page = self.request("GET", path, params=query)
+            found += page[collection]
+            if "next" not in page or query.get("limit") is not None:
+                return found
+            query = {**query, "marker": found[-1]["uuid"]}
+
+    def show(self, collection: str, ident: str) -> Body:
+        """One object."""
+        return self.request("GET", f"/v1/{collection}/{ident}")
+
+    def create(self, collection: str, body: Body) -> Body:
+        """Create an audit template or an audit."""
+        return self.request("POST", f"/v1/{collection}", json=body)
+
+    def delete(self, collection: str, ident: str) -> None:
+        """Delete an audit template, an audit or a plan."""
+        self.request("DELETE", f"/v1/{collection}/{ident}")
+
+    def candidates(self, audit: str) -> list[Body]:
+        """Everything an audit weighed, winner first."""
+        return self.request("GET", f"/v1/audits/{audit}/candidates")["candidates"]
+
+    def plan_of(self, audit_uuid: str) -> Body:
+        """The newest plan of an audit, with all fields.
+
+        Raises:
+            NotFound: it has none.
+        """
+        plans = self.all("action_plans", detail=True, audit_uuid=audit_uuid)
+        if not plans:
+            raise NotFound(f"audit {audit_uuid} has no action plan")
+        return plans[-1]
+
+    def start(self, plan_uuid: str) -> Body:
+        """Start a recommended plan."""
+        return self.request("POST", f"/v1/action_plans/{plan_uuid}/start", json={})
+
+    def cancel_plan(self, plan_uuid: str) -> Body:
+        """Cancel a plan: at once, or after what is running when it is at work."""
+        state = self.show("action_plans", plan_uuid)["state"]
+        target = "CANCELLING" if state == "ONGOING" else "CANCELLED"
+        return self._patch_state("action_plans", plan_uuid, target)
+
+    def cancel_audit(self, ident: str) -> Body:
+        """Cancel an audit."""
+        return self._patch_state("audits", ident, "CANCELLED")
+
+    def effect(self, plan_uuid: str) -> Body:
+        """Rehearsed and measured score of a plan."""
+        return self.request("GET", f"/v1/action_plans/{plan_uuid}/effect")
+
+    def cluster(self) -> Body:
+        """Figures of the cluster as last collected."""
+        return self.request("GET", "/v1/cluster")
+
+    def model_table(self, name: str) -> bytes:
+        """One table of the cluster model (nodes, instances, server_groups) as Parquet."""
+        return self.request("GET", f"/v1/cluster/model/{name}")
+
+    def wait(
+        self,
+        collection: str,
+        ident: str,
+        *,
+        timeout_s: float = 600.0,
+        every_s: float = 0.2,
+        seen: Callable[[Body], None] | None = None,
+    ) -> Body:
+        """Wait until an audit or a plan has ended; `seen` gets every look.
+
+        Raises:
+            TrimtabError: it has not ended in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            body = self.show(collection, ident)
+            if seen is not None:
+                seen(body)
+            if body["state"] in ENDED:
+                return body
+            if time.monotonic() > deadline:
+                raise TrimtabError(f"{collection} {ident} is still {body['state']} after {timeout_s:.0f} s")
+            time.sleep(every_s)
+
+    def _patch_state(self, collection: str, ident: str, state: str) -> Body:
+        patch = [{"op": "replace", "path": "/state", "value": state}]
+        return self.request("PATCH", f"/v1/{collection}/{ident}", json=patch)
+
+
+def _fault(answer: httpx.Response) -> str:
+    """What the API says went wrong, out of its doubly encoded body."""
+    try:
+        message = answer.json()["error_message"]
+    except (ValueError, KeyError):
+        return f"HTTP {answer.status_code}"
+    try:
+        return str(json.loads(message)["faultstring"])
+    except ValueError:
+        return str(message)

@@ -1,0 +1,345 @@
+"""The composition root: the one module that knows every class. Settings in, running parts out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import ray
+from ray import serve
+
+from trimtab.platform.applier import serve_plans
+from trimtab.platform.clocks import PacedClock, WallClock
+from trimtab.platform.collector import Collector
+from trimtab.platform.contracts import Score, Tools
+from trimtab.platform.engine import Parts
+from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
+from trimtab.platform.model import ClusterModel, read_model, write_model
+from trimtab.platform.planner import PLANNERS
+from trimtab.platform.plugins import load
+from trimtab.platform.records import Goal, Strategy
+from trimtab.platform.runtime import actors
+from trimtab.platform.runtime.compute import RayCompute
+from trimtab.platform.schema import parameters_spec
+from trimtab.platform.settings import Settings
+from trimtab.platform.store.measurements import Measurements
+from trimtab.platform.store.port import StorePort
+from trimtab.platform.store.state import Store
+from trimtab.serve.deployments import Api, Applier
+from trimtab.serve.effects import settle
+from trimtab.serve.figures import cluster_figures
+from trimtab.serve.resources import Backend
+from trimtab.simulator.cloud import SimulatedCloud
+from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
+from trimtab.simulator.rehearse import rehearse
+from trimtab.simulator.truth import CloudSpec
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "trimtab"
+ESTATE = "estate"  # folder of an imported model, below the data folder
+
+
+# -- what each actor holds; built inside the actor's own process ----------------------------------
+
+
+def build_state(settings: Settings) -> Mapping[str, Any]:
+    """The store and the measurements: everything that touches files."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    store = Store(settings.data_dir / "trimtab.duckdb")
+    sync_catalogue(store)
+    return {"store": store, "measurements": Measurements(settings.data_dir / "metrics")}
+
+
+def sync_catalogue(store: Store) -> None:
+    """Make the stored catalogue equal to the installed plug-ins."""
+    plugins = load()
+    goals = [
+        Goal(
+            uuid=str(uuid.uuid4()),
+            name=goal.name,
+            display_name=goal.display_name,
+            efficacy_specification=[indicator.wire() for indicator in goal.indicators],
+        )
+        for goal in plugins.goals.values()
+    ]
+    strategies = [
+        (
+            Strategy(
+                uuid=str(uuid.uuid4()),
+                name=strategy.name,
+                display_name=strategy.display_name,
+                goal_id=0,
+                parameters_spec=parameters_spec(strategy),
+            ),
+            strategy.goal,
+        )
+        for strategy in plugins.strategies.values()
+    ]
+    descriptions = {name: handler.description for name, handler in plugins.actions.items()}
+    store.sync_catalogue(goals, strategies, descriptions)
+
+
+def build_cloud(settings: Settings) -> Mapping[str, Any]:
+    """The simulated cloud, new or replayed from its journal."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    estate = settings.data_dir / ESTATE
+    spec = CloudSpec(
+        hosts=settings.cloud.hosts,
+        instances=settings.cloud.instances,
+        zones=settings.cloud.zones,
+        seed=settings.cloud.seed,
+        speed=settings.cloud.speed,
+        history_s=settings.history_s,
+        traces=str(settings.cloud.trace) if settings.cloud.trace else None,
+        estate=str(estate) if estate.exists() else None,
+    )
+    return {"cloud": SimulatedCloud(spec, settings.data_dir / "cloud.journal", time.time)}
+
+
+def build_model(settings: Settings) -> actors.ModelParts:
+    """The collector over the cloud, recording into the state actor's Parquet store."""
+    ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
+    collector = Collector(
+        SimulatedDriver(ask),
+        SimulatedDatasource(ask),
+        RemoteRecorder(actors.call_of(_actor("state"), "measurements")),
+        settings.history_s,
+    )
+    interval = max(2.0, settings.collect_interval_s / settings.cloud.speed)
+    return actors.ModelParts(collector, interval, cluster_figures)
+
+
+def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EngineParts:
+    """The engine: audits from the store, snapshots from the model actor, work on the cluster."""
+    store = StorePort(actors.call_of(_actor("state"), "store"))
+    ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
+    parts = Parts(
+        store=store,
+        freeze=partial(actors.freeze_through, _actor("model")),
+        compute=RayCompute(),
+        plugins=load(),
+        planners=PLANNERS,
+        rehearse=partial(rehearse, horizon_s=settings.horizon_s),
+        limits=settings.limits,
+        seed=settings.seed,
+        hostname=settings.hostname,
+        lease_s=settings.lease_s,
+        tell=gauges,
+    )
+
+    async def measure(start_s: float, end_s: float, horizon_s: float) -> Score:
+        return await ask("measure", (start_s, start_s + horizon_s, start_s, end_s), {})
+
+    async def clock() -> PacedClock:
+        return PacedClock(*(await ask("pace", (), {})))
+
+    return actors.EngineParts(
+        parts, settings.max_audit_workers, partial(settle, store, clock, measure, settings.horizon_s, gauges)
+    )
+
+
+class RemoteRecorder:
+    """`collector.Recorder` over the state actor."""
+
+    def __init__(self, call: actors.Call) -> None:
+        self._call = call
+
+    async def append(self, metric: str, kind: str, table: pa.Table) -> None:
+        """Keep samples."""
+        await self._call("append", (metric, kind, table), {})
+
+    async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
+        """Samples kept before."""
+        return await self._call("samples", (metric, kind, start_s, end_s), {})
+
+
+def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[None]]) -> Backend:
+    """What the HTTP layer works with."""
+    engine, model = _actor("engine"), _actor("model")
+
+    async def audit_created() -> None:
+        engine.wake.remote()
+
+    async def cluster() -> Mapping[str, Any]:
+        return actors.answered(await model.figures.remote())
+
+    async def model_table(name: str) -> bytes | None:
+        return actors.answered(await model.table.remote(name))
+
+    return Backend(
+        store=StorePort(actors.call_of(_actor("state"), "store")),
+        settings=settings,
+        audit_created=audit_created,
+        plan_started=plan_started,
+        cluster=cluster,
+        model_table=model_table,
+    )
+
+
+async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
+    """The applier's work: plans from the store, actions on the cloud, in the cloud's own time."""
+    ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
+    clock = PacedClock(*(await ask("pace", (), {})))
+    tools = Tools(
+        cloud=SimulatedDriver(ask),
+        clock=clock,
+        wall=WallClock(),
+        poll_s=settings.migration_interval_s,
+        deadline_s=settings.migration_deadline_s,
+    )
+    keep_pace = asyncio.create_task(_keep_pace(clock, ask))
+    try:
+        await serve_plans(
+            StorePort(actors.call_of(_actor("state"), "store")),
+            f"applier@{settings.hostname}",
+            handlers=load().actions,
+            tools=tools,
+            limits=settings.limits,
+            wake=wake,
+            rollback=settings.rollback_when_actionplan_failed,
+            lease_s=settings.lease_s,
+            workers=settings.applier_workers,
+        )
+    finally:
+        keep_pace.cancel()
+
+
+async def _keep_pace(clock: PacedClock, ask: actors.Call) -> None:
+    """Follow the simulated cloud's clock when somebody moves it on."""
+    while True:
+        await asyncio.sleep(1.0)
+        try:
+            clock.cloud_origin_s, clock.wall_origin_s, clock.speed = await ask("pace", (), {})
+        except TrimtabError as error:
+            log.warning("the cloud's time is not to be had: %s", error)
+
+
+# -- starting and stopping it all -------------------------------------------------------------------
+
+
+class Running(NamedTuple):
+    """Addresses of a running Trimtab, and its simulated cloud for those who are in the same program."""
+
+    api_url: str
+    dashboard_url: str
+    ask_cloud: Callable[..., Any]
+
+
+def deploy(settings: Settings) -> Running:
+    """Start (or join) Ray, the actors and the Serve application; returns when the API answers.
+
+    Raises:
+        Conflict: the API's port is taken.
+    """
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
+    _start_ray(settings)
+    with socket.socket() as probe:
+        if probe.connect_ex((settings.host, settings.port)) == 0 and APPLICATION not in _serving():
+            raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
+    actors.start(actors.State, partial(build_state, settings))
+    cloud = actors.start(actors.Cloud, partial(build_cloud, settings))
+    actors.start(actors.Model, partial(build_model, settings), retries=3)
+    actors.start(actors.Engine, partial(build_engine, settings), retries=3)
+    serve.start(
+        proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
+    )
+    api: Any = Api  # deployments: Serve's decorators are not typed
+    applier: Any = Applier
+    application = api.bind(partial(build_backend, settings), applier.bind(partial(apply_forever, settings)))
+    serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
+
+    def ask_cloud(method: str, *args: Any, **kwargs: Any) -> Any:
+        return actors.answered(ray.get(cloud.call.remote("cloud", method, args, kwargs)))
+
+    return Running(
+        f"http://{settings.host}:{settings.port}",
+        f"http://127.0.0.1:{settings.ray.dashboard_port}" if settings.ray.dashboard else "off",
+        ask_cloud,
+    )
+
+
+QUIET = {"enable_access_log": False, "log_level": "WARNING"}
+
+
+def _serving() -> set[str]:
+    try:
+        return set(serve.status().applications)
+    except Exception:  # noqa: BLE001 (Serve raises various things where it never ran: then nothing is served)
+        return set()
+
+
+def _start_ray(settings: Settings) -> None:
+    """A local Ray of modest size, or the cluster that was named."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    if ray.is_initialized():
+        return
+    where: dict[str, Any] = (
+        {"address": settings.ray.address}
+        if settings.ray.address
+        else {
+            "num_cpus": settings.ray.num_cpus,
+            "object_store_memory": settings.ray.object_store_mb * 1024 * 1024,
+            "include_dashboard": settings.ray.dashboard,
+            "dashboard_host": "127.0.0.1",
+            "dashboard_port": settings.ray.dashboard_port,
+            "_node_ip_address": "127.0.0.1",
+        }
+    )
+    if settings.ray.metrics_port and not settings.ray.address:
+        where["_metrics_export_port"] = settings.ray.metrics_port
+    for attempt in (1, 2):  # Ray waits 30 s for its own node and gives up; on a loaded machine that is too short
+        try:
+            ray.init(namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **where)
+        except Exception:
+            ray.shutdown()
+            if attempt == 2:
+                raise
+            log.warning("Ray did not start in time; trying once more")
+        else:
+            return
+
+
+def shutdown() -> None:
+    """Stop the application, the actors and (when it is local) Ray."""
+    if not ray.is_initialized():
+        return
+    serve.shutdown()
+    for name in ("engine", "model", "cloud", "state"):
+        try:
+            ray.kill(ray.get_actor(name, namespace=actors.NAMESPACE))
+        except ValueError:
+            continue  # it was never started
+    ray.shutdown()
+
+
+def _actor(name: str) -> Any:
+    return ray.get_actor(name, namespace=actors.NAMESPACE)
+
+
+def install_estate(settings: Settings, folder: Path) -> ClusterModel:
+    """Make a model folder the inventory of the cloud that a fresh data folder will simulate.
+
+    Raises:
+        Conflict: the data folder has a cloud already. ModelError: the folder is no model.
+    """
+    model = read_model(folder)
+    target = settings.data_dir / ESTATE
+    if (settings.data_dir / "cloud.journal").exists():
+        raise Conflict(f"{settings.data_dir} has a cloud already: give another --data-dir")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    write_model(model, target)
+    return model

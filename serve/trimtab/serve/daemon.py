@@ -1,0 +1,144 @@
+"""Keeping Trimtab running: a supervisor process that owns the local Ray, its pid file, its start and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from trimtab.platform.errors import Conflict, NotFound, TrimtabError
+from trimtab.platform.settings import Settings
+
+START_S = 180.0
+STOP_S = 60.0
+
+
+def _pid_file(settings: Settings) -> Path:
+    return settings.data_dir / "trimtab.pid"
+
+
+def _running(settings: Settings) -> psutil.Process | None:
+    """The supervisor, if it is alive and really ours (pids are used again)."""
+    try:
+        noted = json.loads(_pid_file(settings).read_text())
+        process = psutil.Process(noted["pid"])
+        return process if abs(process.create_time() - noted["created"]) < 1.0 and process.is_running() else None
+    except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
+        return None
+
+
+def up(settings: Settings, console: Console) -> None:
+    """Start the supervisor in the background and wait until the API answers.
+
+    Raises:
+        Conflict: it runs already. TrimtabError: it did not come up; the message has the end of its log.
+    """
+    if (process := _running(settings)) is not None:
+        raise Conflict(f"Trimtab runs already (pid {process.pid}); stop it with `trimtab down`")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    ready = settings.data_dir / "ready.json"
+    ready.unlink(missing_ok=True)
+    log_file = settings.data_dir / "trimtab.log"
+    command = [sys.executable, "-m", "trimtab.serve.main", "up", "--foreground"]
+    command += ["--data-dir", str(settings.data_dir), "--port", str(settings.port)]
+    with log_file.open("ab") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 (our own program)
+    deadline = time.monotonic() + START_S
+    with console.status("starting Ray, the actors and the API…"):
+        while not ready.exists():
+            if child.poll() is not None or time.monotonic() > deadline:
+                if child.poll() is None:
+                    _stop(psutil.Process(child.pid))
+                tail = log_file.read_text(errors="replace")[-2000:]
+                raise TrimtabError(f"Trimtab did not come up; the end of {log_file}:\n{tail}")
+            time.sleep(0.2)
+    addresses = json.loads(ready.read_text())
+    console.print(f"API            {addresses['api']}  (OpenAPI: {addresses['api']}/docs)")
+    console.print(f"Ray dashboard  {addresses['dashboard']}")
+    console.print(f"log            {log_file}")
+    console.print("stop it with   trimtab down")
+
+
+def serve_until_told(settings: Settings, console: Console) -> None:
+    """Run in this process until SIGTERM or SIGINT.
+
+    Raises:
+        Conflict: another supervisor uses the same data folder.
+    """
+    from trimtab.serve import compose
+
+    if (process := _running(settings)) is not None:
+        raise Conflict(f"Trimtab runs already (pid {process.pid}); stop it with `trimtab down`")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    me = psutil.Process()
+    _pid_file(settings).write_text(json.dumps({"pid": me.pid, "created": me.create_time()}))
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    try:
+        running = compose.deploy(settings)
+        addresses = {"api": running.api_url, "dashboard": running.dashboard_url}
+        part = settings.data_dir / "ready.json.part"
+        part.write_text(json.dumps(addresses))
+        part.rename(settings.data_dir / "ready.json")
+        console.print(f"API {addresses['api']}  Ray dashboard {addresses['dashboard']}")
+        told.wait()
+    finally:
+        compose.shutdown()
+        for name in ("ready.json", "trimtab.pid"):
+            (settings.data_dir / name).unlink(missing_ok=True)
+
+
+def down(settings: Settings, console: Console) -> None:
+    """Stop the supervisor and everything it started.
+
+    Raises:
+        NotFound: nothing runs.
+    """
+    process = _running(settings)
+    if process is None:
+        raise NotFound(f"nothing runs on {settings.data_dir}: start it with `trimtab up`")
+    with console.status("stopping…"):
+        left = _stop(process)
+    _pid_file(settings).unlink(missing_ok=True)
+    (settings.data_dir / "ready.json").unlink(missing_ok=True)
+    console.print("stopped" + (f"; {left} processes had to be killed" if left else ""))
+
+
+def _stop(process: psutil.Process) -> int:
+    """Ask the supervisor to end, then make sure that it and all it started are gone; how many had to be killed."""
+    family: list[Any] = [process, *process.children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    psutil.wait_procs([process], timeout=STOP_S)
+    _, alive = psutil.wait_procs(family, timeout=5.0)
+    for survivor in alive:
+        survivor.kill()
+    psutil.wait_procs(alive, timeout=5.0)
+    return len(alive)
+
+
+def free_port(wanted: int, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens on a port."""
+    import socket
+
+    with socket.socket() as probe:
+        return probe.connect_ex((host, wanted)) != 0
+
+
+def stop_on_signal() -> None:
+    """Make SIGTERM end this process like Ctrl-C, so that `finally` blocks run."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")

@@ -1,0 +1,206 @@
+"""`trimtab demo`: one audit through the real HTTP API, from a simulated cloud to an applied plan and its effect."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from trimtab.platform.errors import Conflict, TrimtabError
+from trimtab.platform.settings import Settings
+from trimtab.serve.client import Client
+from trimtab.serve.daemon import free_port, stop_on_signal
+from trimtab.serve.report import Story, figure_rows, write_report
+from trimtab.serve.show import candidates_table, follow_plan
+
+# What each step takes on two cores, in seconds: only for the progress bars.
+USUAL_S = {"Ray, actors and API": 22.0, "the cloud's inventory and its load of the last day": 5.0}
+# Actions are watched often, because a second here is a minute there.
+BRISK = {"collect_interval_s": 300.0, "migration_interval_s": 5.0, "migrations_total": 40, "migrations_per_host": 2}
+
+
+@contextmanager
+def step(console: Console, what: str) -> Iterator[None]:
+    """A bar that moves while one step works, and a line with its seconds when it is over."""
+    usual = USUAL_S.get(what, 5.0)
+    begin = time.perf_counter()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("of about {task.fields[usual]} s"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=usual, usual=f"{usual:.0f}")
+        over = threading.Event()
+
+        def move() -> None:
+            while not over.wait(0.2):
+                progress.update(task, completed=min(time.perf_counter() - begin, usual * 0.98))
+
+        mover = threading.Thread(target=move, daemon=True)
+        mover.start()
+        try:
+            yield
+        finally:
+            over.set()
+            mover.join()
+    console.print(f"[green]✓[/green] {what} [dim]({time.perf_counter() - begin:.1f} s)[/dim]")
+
+
+def run_demo(
+    console: Console, settings_of: Callable[..., Settings], goal: str, report: Path, *, dashboard: bool
+) -> Mapping[str, Any]:
+    """Run the whole story and clean up after it; returns what it measured.
+
+    Raises:
+        Conflict: the API's port is taken.
+    """
+    stop_on_signal()
+    begin = time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix="trimtab-demo-"))
+    cores = max(2, os.cpu_count() or 2)
+    settings = settings_of(data_dir=folder, ray={"dashboard": dashboard, "num_cpus": cores}, **BRISK)
+    if not free_port(settings.port):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Conflict(f"port {settings.port} is taken: stop what listens there (`trimtab down`?) or give --port")
+    if settings.cloud.trace is not None and not settings.cloud.trace.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        raise TrimtabError(f"trace {settings.cloud.trace} does not exist: give a PlanetLab-style Parquet file")
+    from trimtab.serve import compose
+
+    try:
+        with step(console, "Ray, actors and API"):
+            running = compose.deploy(settings)
+        console.print(f"  API {running.api_url} · Ray dashboard {running.dashboard_url}")
+        with Client(running.api_url) as client:
+            story = _story(console, client, running.ask_cloud, settings, goal)
+        with step(console, "report"):
+            write_report(story, report)
+        console.print(f"  report [bold]{report}[/bold]")
+    finally:
+        with step(console, "stopping"):
+            compose.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+    console.print(f"[bold]done in {time.perf_counter() - begin:.0f} s[/bold]")
+    return {"nothing": story.nothing, "rehearsed": story.rehearsed, "measured": story.measured}
+
+
+def _story(console: Console, client: Client, ask_cloud: Callable[..., Any], settings: Settings, goal: str) -> Story:
+    with step(console, "the cloud's inventory and its load of the last day"):
+        before = _collected(client, 1)
+    load = f"load of {settings.cloud.trace}" if settings.cloud.trace else "a day of generated load"
+    console.print(
+        f"  {before['hosts']} hosts ({before['hosts_in_use']} in use), {before['instances']} instances, {load}; "
+        f"mean CPU {before['cpu_mean_pct']:.1f} %, sd {before['cpu_sd_pp']:.1f} pp, {before['power_w'] / 1000:.1f} kW"
+    )
+    template = client.create("audit_templates", {"name": "demo", "goal": goal})
+    with step(console, f"audit: {goal}, every strategy, every candidate rehearsed"):
+        audit = client.create("audits", {"audit_type": "ONESHOT", "audit_template_uuid": template["uuid"]})
+        audit = client.wait("audits", audit["uuid"], every_s=0.1)
+    if audit["state"] != "SUCCEEDED":
+        raise TrimtabError(f"the audit is {audit['state']}: {audit['status_message']}")
+    candidates = client.candidates(audit["uuid"])
+    console.print(candidates_table(candidates, console.width))
+    workers = {row["worker"] for row in candidates}
+    console.print(f"  {len(candidates)} candidates, rehearsed on {len(workers)} Ray workers")
+    nothing: Mapping[str, Any] = next((row["score"] for row in candidates if row["strategy_name"] == "do_nothing"), {})
+    plan: Mapping[str, Any] = client.plan_of(audit["uuid"])
+    facts = {
+        "goal": goal,
+        "load": load,
+        "seed": str(settings.cloud.seed),
+        "rehearsed on": f"{len(workers)} Ray workers",
+    }
+    if plan["state"] != "RECOMMENDED":
+        console.print(f"[yellow]no plan is recommended:[/yellow] {audit['status_message']}")
+        return Story(f"Trimtab: {goal}", audit, plan, candidates, before, before, nothing, {}, {}, (), facts)
+    console.print(f"  starting action plan [bold]{plan['uuid']}[/bold] (a second here is a minute in the cloud)")
+    client.start(plan["uuid"])
+    plan = follow_plan(client, plan["uuid"], console)
+    console.print(f"  action plan is [bold]{plan['state']}[/bold] {plan['status_message'] or ''}")
+    with step(console, "the day after, in the simulated cloud"):
+        effect = _measured(client, plan["uuid"], ask_cloud, settings.horizon_s, before["version"])
+    after, timeline = effect["cluster"], client.request("GET", f"/v1/action_plans/{plan['uuid']}/timeline")["actions"]
+    story = Story(
+        f"Trimtab: {goal}",
+        audit,
+        plan,
+        candidates,
+        before,
+        after,
+        nothing,
+        effect["rehearsed"],
+        effect["measured"],
+        timeline,
+        facts,
+    )
+    console.print(_before_after(before, after))
+    console.print(_effect(story))
+    return story
+
+
+def _collected(client: Client, at_least: int, timeout_s: float = 60.0) -> Mapping[str, Any]:
+    """Figures of the cluster once this many collections have been made."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        figures = client.cluster()
+        if figures["version"] >= at_least:
+            return figures
+        if time.monotonic() > deadline:
+            raise TrimtabError(f"the cloud was not collected within {timeout_s:.0f} s; see the model actor's log")
+        time.sleep(0.1)
+
+
+def _measured(
+    client: Client, plan_uuid: str, ask_cloud: Callable[..., Any], horizon_s: float, version: int
+) -> dict[str, Any]:
+    """Let the horizon pass in the simulated cloud and wait until the engine has measured the plan's effect."""
+    deadline = time.monotonic() + 60
+    moved_on = False
+    after: Mapping[str, Any] = client.cluster()
+    while time.monotonic() < deadline:
+        effect = client.effect(plan_uuid)
+        if "hosts_in_use" in effect["measured"]:
+            return {**effect, "cluster": after}
+        if not moved_on and effect["measured"].get("started_at_s"):
+            # The figures "after" are those of the hour of the plan, not of the day after.
+            after = _collected(client, max(version, client.cluster()["version"]) + 1)
+            ask_cloud("fast_forward", horizon_s)
+            moved_on = True
+        time.sleep(0.2)
+    raise TrimtabError(f"the effect of plan {plan_uuid} was not measured within a minute; see the engine actor's log")
+
+
+def _before_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+    table = Table("the cluster", "before", "after", title="Before and after", title_justify="left")
+    for name, title, pattern in (
+        ("hosts_in_use", "hosts in use", "{:.0f}"),
+        ("cpu_mean_pct", "mean CPU of the hosts, %", "{:.1f}"),
+        ("cpu_sd_pp", "standard deviation, pp", "{:.1f}"),
+        ("overloaded_hosts", "hosts over 90 % CPU", "{:.0f}"),
+        ("power_w", "power, W", "{:,.0f}"),
+    ):
+        table.add_row(title, pattern.format(before[name]), pattern.format(after[name]))
+    return table
+
+
+def _effect(story: Story) -> Table:
+    title = "Rehearsed against measured, over the 24 hours from the start of the plan"
+    table = Table(
+        "", "unit", "doing nothing\n(rehearsed)", "the plan\n(rehearsed)", "the plan\n(measured)", title=title
+    )
+    table.title_justify = "left"
+    for row in figure_rows(story):
+        table.add_row(*row)
+    return table

@@ -1,0 +1,312 @@
+"""The command line: demo, up, down, audit, plan, snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from trimtab.platform.errors import TrimtabError
+from trimtab.platform.settings import Settings
+from trimtab.serve.client import Client
+from trimtab.serve.show import actions_table, candidates_table
+
+app = typer.Typer(
+    help=(
+        "Simulate and optimise OpenStack clouds.\n\n"
+        "Try [bold]trimtab demo[/bold] first: one audit, from a simulated cloud to an applied plan. "
+        "[bold]trimtab up[/bold] keeps Trimtab running; "
+        "[bold]trimtab audit[/bold] and [bold]trimtab plan[/bold] talk to it."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+audits = typer.Typer(help="Ask Trimtab to look at the cloud with a goal in mind.", no_args_is_help=True)
+plans = typer.Typer(help="See, start and cancel what audits recommend.", no_args_is_help=True)
+snapshots = typer.Typer(help="Export and import a cluster model as Parquet.", no_args_is_help=True)
+app.add_typer(audits, name="audit")
+app.add_typer(plans, name="plan")
+app.add_typer(snapshots, name="snapshot")
+
+console = Console()
+errors = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
+Url = Annotated[str, typer.Option(envvar="TRIMTAB_URL", help="Address of the API.")]
+HERE = "http://127.0.0.1:9322"
+
+
+def run() -> None:
+    """The console script: our own errors become one line and exit code 1."""
+    try:
+        app()
+    except TrimtabError as error:
+        errors.print(f"[red]error:[/red] {error}", highlight=False)
+        raise SystemExit(1) from None
+
+
+def _settings(**overrides: Any) -> Settings:
+    """Settings from the environment and the command line; every wrong value at once."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        for fault in error.errors():
+            place = ".".join(str(part) for part in fault["loc"])
+            errors.print(
+                f"[red]error:[/red] option {place}: {fault['msg']} (got {fault.get('input')!r})", highlight=False
+            )
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def demo(
+    hosts: Annotated[int, typer.Option(help="Hosts of the simulated cloud.")] = 200,
+    instances: Annotated[int, typer.Option(help="Instances of the simulated cloud.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated cloud: the same seed gives the same cloud.")] = 1,
+    goal: Annotated[str, typer.Option(help="Goal of the audit.")] = "server_consolidation",
+    trace: Annotated[Path | None, typer.Option(help="PlanetLab-style Parquet file to use as the load.")] = None,
+    report: Annotated[Path, typer.Option(help="Where to write the HTML report.")] = Path("out/demo.html"),
+    port: Annotated[int, typer.Option(help="Port of the API.")] = 9322,
+    dashboard: Annotated[bool, typer.Option(help="Start the Ray dashboard (http://127.0.0.1:8265).")] = True,
+) -> None:
+    """Run one audit end to end: simulated cloud, local Ray, HTTP API, rehearsals, an applied plan, a report."""
+    from trimtab.serve.demo import run_demo
+
+    cloud = {"hosts": hosts, "instances": instances, "seed": seed, "trace": trace, "speed": 60.0}
+    run_demo(console, lambda **more: _settings(port=port, cloud=cloud, **more), goal, report, dashboard=dashboard)
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Where records and metrics are kept.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+    foreground: Annotated[bool, typer.Option(help="Stay in the foreground (for systemd and containers).")] = False,
+) -> None:
+    """Start Trimtab and keep it running; prints the addresses of the API and of the Ray dashboard.
+
+    Every option of Trimtab can be set through the environment, for example TRIMTAB_CLOUD__HOSTS=50.
+    """
+    from trimtab.serve import daemon
+
+    settings = _settings(data_dir=data_dir, port=port)
+    if foreground:
+        daemon.serve_until_told(settings, console)
+    else:
+        daemon.up(settings, console)
+
+
+@app.command()
+def down(data_dir: Annotated[Path | None, typer.Option(help="The folder given to `up`.")] = None) -> None:
+    """Stop what `trimtab up` started; leaves no process behind. Records and metrics stay."""
+    from trimtab.serve import daemon
+
+    daemon.down(_settings(data_dir=data_dir), console)
+
+
+# -- audits ------------------------------------------------------------------------------------
+
+
+def _parameters(pairs: Iterable[str]) -> dict[str, Any]:
+    """`name=value` pairs; values are JSON where they can be."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r}: write name=value")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+@audits.command("create")
+def create_audit(
+    goal: Annotated[str | None, typer.Option("--goal", "-g", help="Goal, by name or uuid.")] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", "-s", help="Only this strategy.")] = None,
+    template: Annotated[str | None, typer.Option("--audit-template", "-a", help="Template, by name or uuid.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, repeatable.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the audit.")] = None,
+    auto_trigger: Annotated[bool, typer.Option(help="Start the recommended plan at once.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the result and show the candidates.")] = True,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Create a ONESHOT audit and show what it weighed."""
+    body: dict[str, Any] = {"audit_type": "ONESHOT", "auto_trigger": auto_trigger}
+    body |= {key: value for key, value in (("goal", goal), ("strategy", strategy), ("name", name)) if value}
+    if parameter:
+        body["parameters"] = _parameters(parameter)
+    with Client(url) as client:
+        if template:
+            body["audit_template_uuid"] = client.show("audit_templates", template)["uuid"]
+        audit = client.create("audits", body)
+        if wait:
+            with errors.status("auditing…"):
+                audit = client.wait("audits", audit["uuid"])
+        if as_json:
+            _print_json(audit)
+            return
+        _print_one(audit)
+        if wait:
+            console.print(candidates_table(client.candidates(audit["uuid"]), console.width))
+            for plan in client.all("action_plans", audit_uuid=audit["uuid"]):
+                console.print(f"action plan [bold]{plan['uuid']}[/bold] is {plan['state']}")
+
+
+@audits.command("list")
+def list_audits(as_json: AsJson = False, url: Url = HERE) -> None:
+    """Audits, oldest first."""
+    with Client(url) as client:
+        _print_rows(client.all("audits"), ("uuid", "name", "state", "goal_name", "strategy_name"), as_json=as_json)
+
+
+@audits.command("show")
+def show_audit(
+    ident: Annotated[str, typer.Argument(help="Name or uuid.")], as_json: AsJson = False, url: Url = HERE
+) -> None:
+    """One audit."""
+    with Client(url) as client:
+        body = client.show("audits", ident)
+    _print_json(body) if as_json else _print_one(body)
+
+
+@audits.command("candidates")
+def candidates(
+    ident: Annotated[str, typer.Argument(help="Name or uuid.")], as_json: AsJson = False, url: Url = HERE
+) -> None:
+    """Everything an audit weighed, with rehearsed scores: the winner first."""
+    with Client(url) as client:
+        rows = client.candidates(ident)
+    _print_json(rows) if as_json else console.print(candidates_table(rows, console.width))
+
+
+@audits.command("cancel")
+def cancel_audit(ident: Annotated[str, typer.Argument(help="Name or uuid.")], url: Url = HERE) -> None:
+    """Cancel an audit that has not ended."""
+    with Client(url) as client:
+        console.print(f"audit is {client.cancel_audit(ident)['state']}")
+
+
+# -- plans -------------------------------------------------------------------------------------
+
+
+@plans.command("list")
+def list_plans(
+    audit: Annotated[str | None, typer.Option(help="Only of this audit (uuid).")] = None,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Action plans, oldest first."""
+    with Client(url) as client:
+        rows = client.all("action_plans", audit_uuid=audit)
+    _print_rows(rows, ("uuid", "audit_uuid", "state", "strategy_name", "updated_at"), as_json=as_json)
+
+
+@plans.command("show")
+def show_plan(uuid: str, as_json: AsJson = False, url: Url = HERE) -> None:
+    """One action plan with its actions and its effect."""
+    with Client(url) as client:
+        plan, actions = client.show("action_plans", uuid), client.all("actions", detail=True, action_plan_uuid=uuid)
+        effect = client.effect(uuid)
+    if as_json:
+        _print_json({**plan, "actions": actions, "rehearsed": effect["rehearsed"], "measured": effect["measured"]})
+        return
+    _print_one({**plan, "rehearsed": effect["rehearsed"], "measured": effect["measured"]})
+    console.print(actions_table(actions))
+
+
+@plans.command("start")
+def start_plan(
+    uuid: str, follow: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True, url: Url = HERE
+) -> None:
+    """Start a recommended plan."""
+    from trimtab.serve.show import follow_plan
+
+    with Client(url) as client:
+        plan = client.start(uuid)
+        if follow:
+            plan = follow_plan(client, uuid, console)
+        console.print(
+            f"action plan is {plan['state']}" + (f": {plan['status_message']}" if plan["status_message"] else "")
+        )
+
+
+@plans.command("cancel")
+def cancel_plan(uuid: str, url: Url = HERE) -> None:
+    """Cancel a plan; actions that run already end first."""
+    with Client(url) as client:
+        console.print(f"action plan is {client.cancel_plan(uuid)['state']}")
+
+
+# -- snapshots ---------------------------------------------------------------------------------
+
+
+@snapshots.command("export")
+def export_snapshot(folder: Annotated[Path, typer.Argument(help="A new folder.")], url: Url = HERE) -> None:
+    """Write the cluster model of a running Trimtab into a folder of Parquet files."""
+    from trimtab.platform.model import read_model
+
+    if folder.exists():
+        raise TrimtabError(f"{folder} exists already: choose another folder or remove it")
+    with Client(url) as client:
+        tables = {name: client.model_table(name) for name in ("nodes", "instances", "server_groups")}
+    folder.mkdir(parents=True)
+    for name, content in tables.items():
+        (folder / f"{name}.parquet").write_bytes(content)
+    model = read_model(folder)
+    console.print(f"{folder}: {model.hosts} hosts, {model.instances} instances")
+
+
+@snapshots.command("import")
+def import_snapshot(
+    folder: Annotated[Path, typer.Argument(help="A folder with nodes.parquet and instances.parquet.")],
+    data_dir: Annotated[Path | None, typer.Option(help="The folder that `trimtab up` is given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a model and make it the cloud that the next `trimtab up` simulates (in a data folder without one)."""
+    from trimtab.serve.compose import install_estate
+
+    model = install_estate(_settings(data_dir=data_dir), folder)
+    summary = {
+        "hosts": model.hosts,
+        "instances": model.instances,
+        "zones": len(model.zone.names),
+        "server_groups": len(model.group_ids),
+        "hosts_in_use": len(set(model.host_of[model.host_of >= 0].tolist())),
+    }
+    _print_json(summary) if as_json else _print_one(summary)
+
+
+def _print_json(body: Any) -> None:
+    typer.echo(json.dumps(body, indent=2))
+
+
+def _print_one(body: dict[str, Any]) -> None:
+    table = Table("Field", "Value", show_header=False)
+    for name, value in body.items():
+        if name != "links":
+            table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
+    console.print(table)
+
+
+def _print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in columns))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run()
