@@ -231,7 +231,7 @@ class Measurements:
             with self._con.cursor() as cursor:
                 cursor.execute(
                     f'COPY (SELECT kind, resource, "at", value FROM read_parquet(?, hive_partitioning = false) '  # noqa: S608
-                    f'ORDER BY kind, "at", resource) TO {_literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
+                    f'ORDER BY kind, "at", resource) TO {_literal(str(part))} (FORMAT parquet, COMPRESSION zstd, '
                     f"KV_METADATA {{{REPLACES}: {_literal(json.dumps(sorted(stale)))}}})",
                     [[str(path) for path in files]],
                 )
