@@ -8,7 +8,7 @@ from dataclasses import replace
 from trimtab.platform.errors import PlanError
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.planner.wire import act_parameters, check_move, migrate_parameters, understood
-from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan, PlannedAction
+from trimtab.platform.proposal import Act, Candidate, Limits, Migrate, Plan, PlannedAction
 
 # Defaults of `[watcher_planners.weight]`: the heavier type goes first, so many of a type side by side.
 WEIGHTS: Mapping[str, int] = {
@@ -55,7 +55,7 @@ def plan_weight(
     by_type: dict[str, list[PlannedAction]] = {}
     seen: set[str] = set()
     place: dict[int, int] = {}
-    for step in understood(model, candidate.steps):
+    for given, step in zip(candidate.steps, understood(model, candidate.steps), strict=True):
         if isinstance(step, Migrate):
             check_move(model, step)
             source = place.get(step.instance, int(model.host_of[step.instance]))
@@ -66,7 +66,9 @@ def plan_weight(
                 )
             action = PlannedAction(
                 "migrate",
-                migrate_parameters(model, step.instance, source, step.destination, step.live),
+                act_parameters(given)
+                if isinstance(given, Act)
+                else migrate_parameters(model, step.instance, source, step.destination, step.live),
                 instance=step.instance,
                 source=source,
                 destination=step.destination,

@@ -9,6 +9,9 @@ from trimtab.platform.errors import PlanError
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.proposal import Act, Migrate, Step
 
+WORDS = frozenset({"migration_type", "resource_id", "resource_name", "source_node", "destination_node"})
+TYPES = ("live", "cold")
+
 
 def migrate_parameters(model: ClusterModel, instance: int, source: int, destination: int, live: bool) -> dict[str, Any]:
     """Input parameters of a `migrate` action; without `destination_node` the cloud chooses."""
@@ -61,7 +64,7 @@ def label(model: ClusterModel, instance: int) -> str:
 
 
 def understood(model: ClusterModel, steps: Iterable[Step]) -> list[Step]:
-    """Steps with every act of type `migrate` that says no more than a `Migrate` turned into one.
+    """Steps, one for one, with every act of type `migrate` that says no more than a `Migrate` turned into one.
 
     An act about an unknown instance or host, or from another source than the model knows, stays as it is: the
     applier finds out.
@@ -89,6 +92,8 @@ def understood(model: ClusterModel, steps: Iterable[Step]) -> list[Step]:
             continue
         if now.get(instance, int(model.host_of[instance])) != source:
             continue
-        steps[n] = Migrate(instance, destination if given else -1, wire[k].get("migration_type") == "live")
+        if not wire[k].keys() <= WORDS or wire[k].get("migration_type") not in TYPES:
+            continue
+        steps[n] = Migrate(instance, destination if given else -1, wire[k]["migration_type"] == "live")
         now[instance] = destination if given else -1
     return steps
