@@ -97,6 +97,7 @@ class SimulatedCloud:
         """
         if not 0 <= seconds < float("inf"):
             raise InvalidInput(f"fast_forward({seconds}): give seconds, zero or more")
+        self.now()
         self._accept("fast_forward", seconds=float(seconds))
         return self.now()
 
@@ -211,6 +212,7 @@ class SimulatedCloud:
 
     def rewrite_future(self, seed: int) -> None:
         """From the next sample on the load is another one; what was stays."""
+        self.now()
         self._accept("rewrite_future", seed=int(seed))
 
     def measure(
@@ -265,8 +267,8 @@ class SimulatedCloud:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _accept(self, command: str, **arguments: Any) -> None:
-        """On disk first, then in effect."""
-        entry: Entry = {"at": self.now(), "command": command, **arguments}
+        """On disk first, then in effect; at the very time at which the command was checked."""
+        entry: Entry = {"at": self._world.events.now, "command": command, **arguments}
         self._journal.append(entry)
         self._apply(entry)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -93,7 +94,11 @@ def rehearse(
 
 
 class _Run:
-    """One plan on its way through a world: what waits for parents, what waits for a free slot, what went wrong."""
+    """One plan on its way through a world, started as the applier starts it: whatever is ready, in the plan's order.
+
+    A migration takes one slot in total and one on each of its hosts until its end is noticed. One that finds a limit
+    reached waits at that limit (-1: the total, else the host), so that a freed slot asks only those it may help.
+    """
 
     def __init__(self, world: World, plan: Plan, limits: Limits, assumptions: Assumptions) -> None:
         self.world, self.actions, self.limits, self.assumptions = world, plan.actions, limits, assumptions
@@ -107,33 +112,36 @@ class _Run:
                 self._children.setdefault(parent, []).append(position)
         self._in_flight = 0
         self._at_host: dict[int, int] = {}
-        self._waiting: dict[int, list[int]] = {}  # host that is full (-1: the total) -> heap of positions
+        self._waiting: dict[int, list[int]] = {}  # limit -> heap of positions
 
     def start(self) -> None:
         """Begin with everything that has no parent."""
-        for position, missing in enumerate(self._missing):
-            if not missing:
-                self._begin(position)
+        self._begin([position for position, missing in enumerate(self._missing) if not missing], ())
 
-    def _begin(self, position: int) -> None:
-        action = self.actions[position]
-        if action.action_type == "migrate":
-            self._try(position)
-        elif action.action_type == "change_nova_service_state":
-            self._after(self.assumptions.service_s, position, lambda: self._set_service(action))
-        elif action.action_type == "sleep":
-            self._after(float(action.parameters.get("duration", 0.0)), position)
-        else:
-            if action.action_type != "nop":
-                self._violated(
-                    f"action {position} ({action.action_type}) cannot be rehearsed: the simulator has no model of it"
-                )
-            self._after(0.0, position)
+    def _begin(self, ready: list[int], freed: Iterable[int]) -> None:
+        """Start what is ready, and what waits at freed limits, in the plan's order."""
+        heapq.heapify(ready)
+        while True:
+            heaps = [ready, *(self._waiting[key] for key in freed if self._waiting.get(key) and not self._full(key))]
+            first = min((heap for heap in heaps if heap), key=lambda heap: heap[0], default=None)
+            if first is None:
+                return
+            position = heapq.heappop(first)
+            action = self.actions[position]
+            if action.action_type == "migrate":
+                self._try(position, action)
+            elif action.action_type == "change_nova_service_state":
+                self._after(self.assumptions.service_s, position, partial(self._set_service, action))
+            elif action.action_type == "sleep":
+                self._after(int(action.parameters.get("duration", 0)), position)
+            else:
+                if action.action_type != "nop":
+                    self._violated(f"action {position} is a {action.action_type}, of which the simulator has no model")
+                self._after(0.0, position)
 
-    def _try(self, position: int) -> None:
-        """Start a migration, or let it wait for the first limit in its way."""
-        action, place = self.actions[position], self.world.place
-        source, destination = int(place.host_of[action.instance]), action.destination
+    def _try(self, position: int, action: PlannedAction) -> None:
+        """Start a migration, or let it wait at the first limit in its way."""
+        source, destination = int(self.world.place.host_of[action.instance]), action.destination
         if destination < 0:
             destination = self.world.choose(action.instance)
         for key in (-1, source, destination):
@@ -145,63 +153,67 @@ class _Run:
             self._violated(refusal)
             self._after(0.0, position)
             return
-        self._in_flight += 1
-        for host in (source, destination):
-            self._at_host[host] = self._at_host.get(host, 0) + 1
+        self._take(1, source, destination)
         self.world.migrate(
-            action.instance, destination, live=action.live, ended=lambda trip: self._arrived(position, trip)
+            action.instance,
+            destination,
+            live=action.live,
+            ended=lambda trip: self._after(self.assumptions.notice_s, position, trip=trip),
         )
 
-    def _refusal(self, action: PlannedAction, source: int, destination: int) -> str | None:
-        model = self.world.model
-        if action.source not in {-1, source}:
-            there = model.host_name(source) if source >= 0 else "nowhere"
-            return (
-                f"instance {model.instance_name(action.instance)} is {there}, "
-                f"not on {model.host_name(action.source)} when its move begins"
-            )
-        return self.world.refusal(action.instance, destination, live=action.live)
+    def _take(self, slots: int, *hosts: int) -> None:
+        self._in_flight += slots
+        for host in hosts:
+            self._at_host[host] = self._at_host.get(host, 0) + slots
 
     def _full(self, key: int) -> bool:
         if key == -1:
             return self._in_flight >= self.limits.migrations_total
         return self._at_host.get(key, 0) >= self.limits.migrations_per_host
 
-    def _arrived(self, position: int, trip: Trip) -> None:
-        def noticed() -> None:
-            self._in_flight -= 1
-            hosts = (trip.flow.source, trip.flow.destination)
-            for host in hosts:
-                self._at_host[host] -= 1
-            for key in (-1, *hosts):
-                waiting = self._waiting.get(key)
-                while waiting and not self._full(key):
-                    self._try(heapq.heappop(waiting))
-
-        self._after(self.assumptions.notice_s, position, noticed)
+    def _refusal(self, action: PlannedAction, source: int, destination: int) -> str | None:
+        model = self.world.model
+        if action.source not in {-1, source}:
+            there = f"on {model.host_name(source)}" if source >= 0 else "nowhere"
+            return (
+                f"instance {model.instance_name(action.instance)} is {there}, "
+                f"not on {model.host_name(action.source)}, when its move begins"
+            )
+        return self.world.refusal(action.instance, destination, live=action.live)
 
     def _set_service(self, action: PlannedAction) -> None:
-        model = self.world.model
-        host = action.host
+        model, host = self.world.model, action.host
+        name = str(action.parameters.get("resource_name") or action.parameters.get("resource_id"))
         if host < 0:
-            name = str(action.parameters.get("resource_id", ""))
             host = int(max(model.host_rows_by_name([name])[0], model.host_rows([name])[0]))
         if host < 0:
-            self._violated(f"change_nova_service_state: the model has no host {action.parameters.get('resource_id')!r}")
+            self._violated(f"change_nova_service_state: the model has no host {name}")
         else:
             self.world.set_service(host, enabled=action.parameters.get("state") == "enabled")
 
-    def _after(self, seconds: float, position: int, effect: Callable[[], None] = lambda: None) -> None:
-        """End an action so much later; then its children may begin."""
+    def _after(
+        self,
+        seconds: float,
+        position: int,
+        effect: Callable[[], None] = lambda: None,
+        trip: Trip | None = None,
+    ) -> None:
+        """End an action so much later; then its children, and what waited for its slots, may begin."""
 
         def end() -> None:
             effect()
+            freed: tuple[int, ...] = ()
+            if trip is not None:
+                freed = (-1, trip.flow.source, trip.flow.destination)
+                self._take(-1, *freed[1:])
             self.open -= 1
             self.last_end = self.world.events.now
+            ready = []
             for child in self._children.get(position, ()):
                 self._missing[child] -= 1
                 if not self._missing[child]:
-                    self._begin(child)
+                    ready.append(child)
+            self._begin(ready, freed)
 
         self.world.events.at(self.world.events.now + seconds, end)
 
