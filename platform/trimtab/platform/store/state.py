@@ -188,10 +188,6 @@ class Store:
         with self._transaction() as tx:
             record = tx.live(kind, uuid)
             _fence(tx, record, epoch)
-            if event == "delete" and not changes and message is None:
-                return tx.delete(record)
-            if event == "delete":
-                raise InvalidInput(f"A deletion changes nothing else in a {kind.kind}: give no changes or message")
             return tx.move(record, event, _allowed(kind, changes or {}), message)
 
     def transition_all(

@@ -188,6 +188,8 @@ class Transaction:
             changes |= {"deleted_at": self.now, "deleted": record.id}
         changed = self.change(record, changes)
         self._log([(record.kind, record.uuid, event, old, new, message)])
+        if event == "delete" and isinstance(record, ActionPlan):
+            self._delete_parts(record)
         return changed
 
     def move_all(
@@ -227,17 +229,17 @@ class Transaction:
             IllegalTransition: the record's state does not allow it.
         """
         if record.kind in MACHINES:
-            gone = self.move(record, "delete", {}, None)
-        else:
-            gone = self.change(record, {"deleted_at": self.now, "deleted": record.id})
-            self._log([(record.kind, record.uuid, "delete", None, None, None)])
-        if isinstance(record, ActionPlan):
-            self.move_all(Action, {"action_plan_id": record.id}, "delete", {}, None)
-            for indicator in self.rows(EfficacyIndicator, {"action_plan_id": record.id}):
-                self.change(indicator, {"deleted_at": self.now, "deleted": indicator.id})
+            return self.move(record, "delete", {}, None)
+        gone = self.change(record, {"deleted_at": self.now, "deleted": record.id})
+        self._log([(record.kind, record.uuid, "delete", None, None, None)])
         return gone
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _delete_parts(self, plan: ActionPlan) -> None:
+        self.move_all(Action, {"action_plan_id": plan.id}, "delete", {}, None)
+        for indicator in self.rows(EfficacyIndicator, {"action_plan_id": plan.id}):
+            self.change(indicator, {"deleted_at": self.now, "deleted": indicator.id})
 
     def _select(self, kind: type[R], rest: str, parameters: Sequence[Any]) -> Rows[R]:
         rows = self._con.execute(query.select(kind, rest), parameters).fetchall()
@@ -289,7 +291,8 @@ class Transaction:
         same = f"WHERE ({names}) IN (SELECT {asked}) AND deleted = 0 AND id <> ? LIMIT 1"
         found = self._con.execute(query.select(kind, same, unique), [*values, records[0].id]).fetchone()
         if found:
-            raise _taken(kind, *found)
+            asked_for = folded.index(tuple(map(_folded, found))) if tuple(map(_folded, found)) in folded else 0
+            raise _taken(kind, *(column[asked_for] for column in values))
 
     def _write_rows(self, kind: type[Record], rows: Sequence[tuple[Any, ...]]) -> None:
         if len(rows) < BULK_FROM:
