@@ -55,7 +55,8 @@ class Migrate:
                 raise ActionFailed(f"Destination node {destination} not found")
             if not service.enabled:
                 raise ActionFailed(f"Destination node {destination} is not in enabled state")
-        if wanted.migration_type == "live" and server.status != "ACTIVE":
+        # Nova migrates paused servers live too, and strategies propose it; Watcher's check refused its own plans.
+        if wanted.migration_type == "live" and server.status not in {"ACTIVE", "PAUSED"}:
             raise ActionFailed(
                 f"Live migration requires instance {instance} to be in ACTIVE status (current status: {server.status})"
             )
