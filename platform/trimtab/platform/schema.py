@@ -78,6 +78,9 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
         target = {**definitions[schema["$ref"].rpartition("/")[2]]}
         target.pop("description", None)
         return _plain({**target, **siblings}, definitions)
+    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if type(schema.get(exclusive)) in {int, float}:  # draft 4 says it with a flag beside the bound
+            schema = {**schema, bound: schema[exclusive], exclusive: True}
     choices = schema.get("anyOf", ())
     if len(choices) == 2 and {"type": "null"} in choices:
         inner = next(choice for choice in choices if choice != {"type": "null"})
