@@ -1,0 +1,152 @@
+"""A whole Trimtab in this process: real store and simulated cloud, engine and applier as tasks, HTTP without sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from trimtab.platform.applier import serve_plans
+from trimtab.platform.clocks import PacedClock, WallClock
+from trimtab.platform.collector import Collector
+from trimtab.platform.compute import InProcess
+from trimtab.platform.contracts import Tools
+from trimtab.platform.engine import Frozen, Parts, serve_audits
+from trimtab.platform.planner import PLANNERS
+from trimtab.platform.plugins import load
+from trimtab.platform.settings import Settings
+from trimtab.platform.store.measurements import Measurements
+from trimtab.platform.store.port import StorePort
+from trimtab.platform.store.state import Store
+from trimtab.serve.app import create_app
+from trimtab.serve.compose import sync_catalogue
+from trimtab.serve.figures import cluster_figures
+from trimtab.serve.resources import Backend
+from trimtab.simulator.cloud import SimulatedCloud
+from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver, local_call
+from trimtab.simulator.rehearse import rehearse
+from trimtab.simulator.truth import CloudSpec
+
+SPEED = 600.0
+
+
+class Recorder:
+    """The Parquet store, in place."""
+
+    def __init__(self, folder: Path) -> None:
+        self.kept = Measurements(folder)
+
+    async def append(self, metric: str, kind: str, table: pa.Table) -> None:
+        self.kept.append(metric, kind, table)
+
+    async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
+        return self.kept.samples(metric, kind, start_s, end_s)
+
+
+@dataclass
+class Whole:
+    """What a test works with."""
+
+    http: httpx.AsyncClient
+    store: Store
+    cloud: SimulatedCloud
+    collector: Collector
+    parts: Parts
+
+    async def post(self, path: str, body: Any) -> dict[str, Any]:
+        answer = await self.http.post(path, json=body)
+        assert answer.status_code < 300, answer.text
+        return dict(answer.json())
+
+    async def get(self, path: str, **query: Any) -> dict[str, Any]:
+        answer = await self.http.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def ended(self, path: str, within_s: float = 60.0) -> dict[str, Any]:
+        """Wait until an audit or plan has ended."""
+        async with asyncio.timeout(within_s):
+            while True:
+                body = await self.get(path)
+                if body["state"] not in {"PENDING", "ONGOING", "CANCELLING"}:
+                    return body
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def whole(folder: Path, spec: CloudSpec, *, working: bool = True) -> AsyncIterator[Whole]:
+    """Start everything; `working` False leaves audits and plans untaken."""
+    settings = Settings(data_dir=folder)
+    store = Store(folder / "trimtab.duckdb")
+    sync_catalogue(store)
+    port = StorePort.direct(store)
+    cloud = SimulatedCloud(spec, folder / "cloud.journal")
+    call = local_call(cloud)
+    collector = Collector(SimulatedDriver(call), SimulatedDatasource(call), Recorder(folder / "metrics"), 86_400.0)
+
+    async def freeze(scope: Any, needs: Any, failed: Any) -> Frozen:
+        snapshot = await collector.freeze(scope, needs, failed)
+        return Frozen(snapshot, snapshot)
+
+    parts = Parts(port, freeze, InProcess(), load(), PLANNERS, rehearse, settings.limits)
+    audits, plans = asyncio.Event(), asyncio.Event()
+    tools = Tools(SimulatedDriver(call), PacedClock(*cloud.pace()), WallClock())
+    tasks = []
+    if working:
+        tasks = [
+            asyncio.create_task(serve_audits(parts, audits, idle_s=0.05)),
+            asyncio.create_task(
+                serve_plans(
+                    port,
+                    "applier",
+                    handlers=load().actions,
+                    tools=tools,
+                    limits=settings.limits,
+                    wake=plans,
+                    idle_s=0.05,
+                )
+            ),
+        ]
+
+    async def audit_created() -> None:
+        audits.set()
+
+    async def plan_started(_: str) -> None:
+        plans.set()
+
+    async def cluster() -> Mapping[str, Any]:
+        return cluster_figures(collector)
+
+    async def model_table(_: str) -> bytes | None:
+        return None
+
+    app = create_app(Backend(port, settings, audit_created, plan_started, cluster, model_table))
+    transport = httpx.ASGITransport(app)
+    headers = {"OpenStack-API-Version": "infra-optim latest"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://trimtab:9322", headers=headers) as http:
+        try:
+            yield Whole(http, store, cloud, collector, parts)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            store.close()
+
+
+@pytest.fixture
+async def idle(tmp_path: Path) -> AsyncIterator[Whole]:
+    """HTTP over a real store; nobody takes audits or plans, so that their states stay put."""
+    async with whole(tmp_path, CloudSpec(hosts=6, instances=20, seed=3), working=False) as running:
+        yield running
+
+
+@pytest.fixture
+async def working(tmp_path: Path) -> AsyncIterator[Whole]:
+    """A small cloud in a hurry (ten cloud minutes a second) that is audited and changed for real."""
+    async with whole(tmp_path, CloudSpec(hosts=20, instances=120, seed=3, speed=SPEED)) as running:
+        yield running
