@@ -132,6 +132,17 @@ def test_the_paced_clock_goes_on_over_restarts_and_never_backward(tmp_path: Path
     assert again.now() == 2360.0
 
 
+def test_a_command_takes_effect_at_the_time_at_which_it_was_checked(tmp_path: Path) -> None:
+    ticks = iter(range(10_000))  # a wall clock on which time passes whenever somebody looks
+    spec = replace(SPEC, speed=1.0)
+    cloud = SimulatedCloud(spec, tmp_path / "journal", now=lambda: float(next(ticks)))
+    server = cloud.inventory().instances["uuid"][0].as_py()
+    fault = cloud.inject(Fault("server_vanishes", server))
+    (entry,) = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()[1:]]
+    assert entry["at"] == entry["fault"]["at"] == fault.at
+    assert cloud.servers([server]) == {}
+
+
 def test_another_clouds_journal_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     SimulatedCloud(SPEC, path)

@@ -11,7 +11,7 @@ from numba import njit
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.snapshot import History, Snapshot
-from trimtab.simulator.score import LoadBlock
+from trimtab.simulator.score import LoadBlock, as_shared
 
 DAY_S = 86_400.0
 UNKNOWN_PCT = 100.0  # an instance nobody measured is taken to use all its vCPUs
@@ -43,7 +43,7 @@ class Forecast:
                     f"the snapshot's history has {history.cpu_pct.shape[1]} columns and its model {instances} "
                     "instances: record the history again for this model"
                 )
-            typical = column_means(history.cpu_pct)
+            typical = column_means(as_shared(history.cpu_pct))
         else:
             history = None
         for need in sorted(snapshot.measured, key=lambda need: need.aggregate != "mean"):

@@ -11,7 +11,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from trimtab.platform.model.compute import Bools, Floats
 
@@ -33,7 +32,7 @@ class Power:
     def of(cls, vcpus: Floats) -> Self:
         """Power of hosts of which only the size is known."""
         return cls(
-            np.ascontiguousarray(vcpus, np.float64),
+            np.array(vcpus, np.float64),
             IDLE_BASE_W + IDLE_PER_VCPU_W * vcpus,
             BUSY_PER_VCPU_W * vcpus,
             np.full(len(vcpus), STANDBY_W),
@@ -44,22 +43,3 @@ class Power:
         share = np.clip(demand / np.maximum(self.vcpus, 1e-9), 0, 1)
         running = self.idle_w + self.busy_w * share
         return np.where(up, np.where((residents == 0) & ~enabled, self.standby_w, running), 0.0)
-
-
-@njit(cache=True, inline="always")
-def watts_of_one(
-    vcpus: float,
-    idle_w: float,
-    busy_w: float,
-    standby_w: float,
-    demand: float,
-    residents: int,
-    up: bool,
-    enabled: bool,
-) -> float:
-    """`Power.watts` for one host, for the inner loop of the score."""
-    if not up:
-        return 0.0
-    if residents == 0 and not enabled:
-        return standby_w
-    return idle_w + busy_w * min(max(demand / max(vcpus, 1e-9), 0.0), 1.0)

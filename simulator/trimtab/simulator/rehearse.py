@@ -176,7 +176,7 @@ class _Run:
         if action.source not in {-1, source}:
             there = f"on {model.host_name(source)}" if source >= 0 else "nowhere"
             return (
-                f"instance {model.instance_name(action.instance)} is {there}, "
+                f"instance {model.instance_name(action.instance) or model.instance_id(action.instance)} is {there}, "
                 f"not on {model.host_name(action.source)}, when its move begins"
             )
         return self.world.refusal(action.instance, destination, live=action.live)

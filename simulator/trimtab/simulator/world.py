@@ -66,7 +66,7 @@ class World:
 
     def refusal(self, instance: int, destination: int, *, live: bool) -> str | None:
         """Why a migration cannot start now; None when it can. `destination` -1: some host must be found."""
-        name, source = self.model.instance_name(instance), int(self.place.host_of[instance])
+        name, source = self._name(instance), int(self.place.host_of[instance])
         if source < 0:
             return f"instance {name} is on no host"
         if instance in self.moving:
@@ -187,7 +187,7 @@ class World:
         if self.place.host_of[instance] < 0:
             return
         if instance in self.moving:
-            self.stop(instance, "failed", f"instance {self.model.instance_name(instance)} was deleted")
+            self.stop(instance, "failed", f"instance {self._name(instance)} was deleted")
         self.place.used[:, self.place.host_of[instance]] -= self.model.demand[instance]
         self.place.host_of[instance] = -1
         self.running[instance] = False
@@ -223,6 +223,9 @@ class World:
     def _note_host(self, host: int) -> None:
         up, enabled = bool(self.up[host]), bool(self.enabled[host])
         self._changes.append(Change(self.events.now, HOST, host, int(up), enabled))
+
+    def _name(self, instance: int) -> str:
+        return self.model.instance_name(instance) or self.model.instance_id(instance)
 
     def _need(self, instance: int) -> Floats:
         return self.model.demand[instance] - ROUNDING
