@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from trimtab.platform.model import MEMORY, VCPU, ClusterModel, InstanceState
-from trimtab.platform.model.compute import Bools, Floats
+from trimtab.platform.model.compute import Bools, Floats, Ints
 
 NAMED = 3  # how many names a note gives
 
@@ -49,14 +49,21 @@ def own_load(model: ClusterModel, usage: Usage, cpu_pct: Floats, ram_kib: Floats
     """What hosts use beyond their instances (hypervisor, agents): cores and MB, [H, 2], never below zero.
 
     Watcher takes the larger of the sum of the instances and the host's own measurement; the difference stays with the
-    host when instances move. A host without measurement counts with its instances only.
+    host when instances move. A host without measurement counts with its instances only; no host uses more than it has.
     """
+    cores, memory = model.total[:, VCPU], model.total[:, MEMORY]
+    measured = (np.clip(cpu_pct, 0, 100) / 100 * cores, np.clip(ram_kib / 1024, 0, memory))
     placed = model.host_of >= 0
     own = np.zeros((model.hosts, 2))
-    for r, measured in enumerate((cpu_pct / 100.0 * model.total[:, VCPU], ram_kib / 1024.0)):
+    for r, seen in enumerate(measured):
         inside = np.bincount(model.host_of[placed], usage.used[placed, r], model.hosts)
-        own[:, r] = np.maximum(np.nan_to_num(measured, nan=0.0, posinf=0.0, neginf=0.0) - inside, 0.0)
+        own[:, r] = np.maximum(np.nan_to_num(seen, nan=0.0) - inside, 0.0)
     return own
+
+
+def where_it_is(flags: Bools, host_of: Ints) -> Bools:
+    """A property of hosts, [H], as one of the instances on them, [V]; False for those on no host."""
+    return np.append(flags, False)[host_of]  # -1 is the last one
 
 
 def note(rows: Bools, names: pa.Array, what: str) -> list[str]:

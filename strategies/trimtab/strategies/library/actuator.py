@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic.config import JsonDict
 
 from trimtab.platform.contracts import Context
 from trimtab.platform.proposal import Act, Candidate
 from trimtab.platform.snapshot import Need, Snapshot
 
-OBJECT = {"type": "object", "properties": {}, "additionalProperties": True}
+OBJECT: JsonDict = {"type": "object", "properties": {}, "additionalProperties": True}
 
 
 class Action(BaseModel):

@@ -29,11 +29,11 @@ from trimtab.platform.proposal import Act, Candidate, Migrate, Step
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.draining import drain, relieve, scarcity
 from trimtab.strategies.feasibility import Field, field_of, used_of
-from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, labels, note, own_load, usage_of
+from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, labels, note, own_load, usage_of, where_it_is
 
 REASON = "watcher_disabled"
 CPU = len(RESOURCES)  # measured CPU and memory stand behind the allocated resources
-THRIFT = 1.25  # a thrifty plan empties no host that holds more than so many times the average of the emptied ones
+THRIFT = 4 / 3  # a thrifty plan empties no host that holds more than so many times the average of the emptied ones
 
 
 class Parameters(BaseModel):
@@ -102,7 +102,7 @@ class VmWorkloadConsolidation:
         """A thrifty and a thorough candidate; one only where they are the same or the moves are limited."""
         ground = survey(snapshot, parameters, self.needs(parameters))
         model = ground.model
-        guests = np.bincount(model.host_of[model.host_of >= 0], minlength=model.hosts)
+        guests = np.bincount(model.host_of[model.host_of >= 0], minlength=model.hosts).astype(np.int32)
         placed = search(ground, guests, ground.drainable)
         if context.cancelled():
             return ()
@@ -138,7 +138,7 @@ def survey(snapshot: Snapshot, parameters: Parameters, needs: Sequence[Need]) ->
     failed = np.zeros(model.instances, bool)
     failed[list(snapshot.failed_before)] = True
     movable = model.movable & (MIGRATES_LIVE | MIGRATES_COLD)[model.state] & ~failed
-    movable &= model.up[model.host_of]
+    movable &= where_it_is(model.up, model.host_of)
     stuck = (model.host_of >= 0) & ~movable
     held = np.bincount(model.host_of[stuck], minlength=model.hosts) > 0
     watched = np.concatenate([model.total > 0, np.ones((model.hosts, 1), bool), np.zeros((model.hosts, 1), bool)], 1)
@@ -171,13 +171,15 @@ def search(ground: Ground, guests: Ints, drainable: Bools) -> Ints:
     spare = model.up & ~model.enabled & model.disabled_reason.rows(REASON)
     tier = np.select([over, model.usable & (guests > 0), model.usable, spare & (guests == 0)], [0, 1, 2, 3], 0)
     tier = tier.astype(np.int8)
-    sources = np.flatnonzero(over)
-    sources = sources[np.argsort(-excess[sources], kind="stable")].astype(np.int32)
+    sources = np.flatnonzero(over).astype(np.int32)
+    sources = sources[np.argsort(-excess[sources], kind="stable")]
     cost = np.ascontiguousarray(model.demand[:, MEMORY])
     relieve(field, host_of, used, ground.watched, tier, ground.movable, sources, ground.weight, cost)
     scarcest = int(np.argmax(ground.weight * field.limit[model.usable].sum(axis=0)))
-    donors = np.flatnonzero(drainable & (np.bincount(host_of[host_of >= 0], minlength=model.hosts) > 0))
-    donors = donors[np.lexsort((guests[donors], field.limit[donors, scarcest]))].astype(np.int32)
+    donors = np.flatnonzero(drainable & (np.bincount(host_of[host_of >= 0], minlength=model.hosts) > 0)).astype(
+        np.int32
+    )
+    donors = donors[np.lexsort((guests[donors], field.limit[donors, scarcest]))]
     drain(field, host_of, used, tier == 1, donors, ground.weight)
     return host_of
 
@@ -185,7 +187,7 @@ def search(ground: Ground, guests: Ints, drainable: Bools) -> Ints:
 def candidate(ground: Ground, placed: Ints, most: int | None) -> Candidate:
     """Steps, indicators and reason for a final placement; drops the dearest hosts when `most` moves are exceeded."""
     model = ground.model
-    moved = np.flatnonzero(placed != model.host_of)
+    moved = np.flatnonzero(placed != model.host_of).astype(np.int32)
     source = model.host_of[moved]
     before = np.bincount(model.host_of[model.host_of >= 0], minlength=model.hosts)
     left = np.bincount(placed[placed >= 0], minlength=model.hosts)
@@ -216,7 +218,8 @@ def candidate(ground: Ground, placed: Ints, most: int | None) -> Candidate:
             steps.append(switch(model, home, enabled=False))
     steps += [switch(model, int(host), enabled=False) for host in np.flatnonzero(idle & (before == 0))]
     released = max(int(idle.sum()) - int(opened.sum()), 0)
-    in_use = int((before > 0).sum()), int((left > 0).sum())
+    emptied = int(((before > 0) & (left == 0)).sum())
+    relieved = len(np.unique(source[left[source] > 0]))
     used = model.used(placed)
     over = ((used > model.capacity + ROUNDING) & (model.total > 0)).any(axis=1) & model.up
     notes = [*ground.notes, *note(opened, model.host_names, "{count} disabled hosts are enabled to relieve others")]
@@ -225,7 +228,8 @@ def candidate(ground: Ground, placed: Ints, most: int | None) -> Candidate:
     )
     return Candidate(
         tuple(steps),
-        because=f"{in_use[0] - in_use[1]} of {in_use[0]} hosts in use are emptied with {len(moved)} migrations",
+        because=f"{emptied} of {int((before > 0).sum())} hosts in use are emptied"
+        f"{f', {relieved} overloaded ones relieved' if relieved else ''} with {len(moved)} migrations",
         indicators={
             "compute_nodes_count": int(model.usable.sum()),
             "released_compute_nodes_count": released,

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic import Field as Option
+from pydantic.config import JsonDict
 
 from trimtab.platform.contracts import Context
 from trimtab.platform.model import MEMORY, VCPU
@@ -25,7 +26,7 @@ from trimtab.platform.proposal import Candidate, Migrate
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.levelling import CYCLE, FULLSEARCH, RETRY, level
-from trimtab.strategies.loads import MIGRATES_LIVE, labels, note
+from trimtab.strategies.loads import MIGRATES_LIVE, labels, note, where_it_is
 
 Metric = Literal["instance_cpu_usage", "instance_ram_usage"]
 HOST_METRIC = {"instance_cpu_usage": "host_cpu_usage", "instance_ram_usage": "host_ram_usage"}
@@ -33,9 +34,14 @@ CHOICES = {"fullsearch": FULLSEARCH, "retry": RETRY, "cycle": CYCLE}
 AT_ONCE = 500  # moves between two looks at the cancel flag
 
 
-def unset(schema: dict[str, Any]) -> None:
+def unset(schema: JsonDict) -> None:
     """Show no default: Watcher's schema has it one level up."""
     schema.pop("default", None)
+
+
+def open_object(schema: JsonDict) -> None:
+    """Say nothing of what the object holds, as Watcher does."""
+    schema.pop("additionalProperties", None)
 
 
 class Thresholds(BaseModel):
@@ -100,7 +106,7 @@ class Parameters(BaseModel):
     instance_metrics: dict[str, str] = Option(
         HOST_METRIC,
         description="Mapping to get hardware statistics using instance metrics.",
-        json_schema_extra=lambda schema: schema.pop("additionalProperties", None),
+        json_schema_extra=open_object,
     )
     host_choice: str = Option(
         "retry",
@@ -173,7 +179,7 @@ class WorkloadStabilization:
         part = model.usable & known & (scale > 0).all(axis=0)
         candidates = model.movable & MIGRATES_LIVE[model.state]
         candidates[list(snapshot.failed_before)] = False
-        on_part = np.where(model.host_of >= 0, part[model.host_of], False)
+        on_part = where_it_is(part, model.host_of)
         free = candidates & measured & on_part
         hosts = np.flatnonzero(part).astype(np.int32)
         hosts = (
@@ -197,6 +203,7 @@ class WorkloadStabilization:
             field = field_of(model, model.capacity, model.demand)
             host_of = model.host_of.copy()
             used = used_of(field, host_of)
+            kind, size = kinds(model.demand)
             load, amount = np.where(part, load, 0.0), np.where(free, amount, 0.0)
             most = len(free) if parameters.max_migrations is None else parameters.max_migrations
             choice, tries, turn, done, parts = (
@@ -219,6 +226,8 @@ class WorkloadStabilization:
                     weight,
                     threshold,
                     free,
+                    kind,
+                    size,
                     hosts,
                     choice,
                     tries,
@@ -266,6 +275,16 @@ def tables(snapshot: Snapshot, wanted: Sequence[str], values: Sequence[Floats]) 
             amount[m] = np.maximum(inside, 0.0)
             load[m] = outside / 1024.0 / np.where(scale[m] > 0, scale[m], np.nan)
     return load, amount, scale
+
+
+def kinds(demand: Floats) -> tuple[Ints, Ints]:
+    """Which instances need the same of everything: kind of each instance [V], first instance of each kind [C]."""
+    order = np.lexsort(demand.T)
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = (demand[order[1:]] != demand[order[:-1]]).any(axis=1)
+    kind = np.empty(len(order), np.int32)
+    kind[order] = np.cumsum(fresh) - 1
+    return kind, order[fresh].astype(np.int32)
 
 
 def deviations(load: Floats, part: Bools) -> Floats:

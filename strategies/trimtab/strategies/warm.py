@@ -1,0 +1,57 @@
+"""Compile every kernel once, so that numba's cache on disk is ready before workers start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from trimtab.platform.contracts import Context
+from trimtab.platform.model import ClusterModel
+from trimtab.platform.schema import read_parameters
+from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.strategies.library.vm_workload_consolidation import VmWorkloadConsolidation
+from trimtab.strategies.library.workload_stabilization import WorkloadStabilization
+
+
+def warm() -> None:
+    """Run every strategy that has kernels on a cluster of three hosts, through the same doors as in earnest."""
+    snapshot = _snapshot()
+    for strategy, given in (
+        (VmWorkloadConsolidation(), {"max_cpu_pct": 50.0}),
+        (WorkloadStabilization(), {"metrics": ["instance_cpu_usage", "instance_ram_usage"]}),
+    ):
+        strategy.propose(snapshot, read_parameters(strategy, given), Context())
+
+
+def _snapshot() -> Snapshot:
+    hosts = pa.table(
+        {
+            "uuid": ["a", "b", "c"],
+            "hostname": ["a", "b", "c"],
+            "vcpus": [8.0, 8.0, 8.0],
+            "memory_mb": [8192.0, 8192.0, 8192.0],
+            "disk_gb": [100.0, 100.0, 100.0],
+        }
+    )
+    instances = pa.table(
+        {
+            "uuid": ["1", "2", "3", "4"],
+            "node": ["a", "a", "a", "b"],
+            "vcpus": [2.0, 2.0, 2.0, 1.0],
+            "memory_mb": [2048.0, 2048.0, 2048.0, 1024.0],
+            "disk_gb": [10.0, 10.0, 10.0, 10.0],
+        }
+    )
+    values = {
+        "instance_cpu_usage": np.array([90.0, 90.0, 90.0, 5.0]),
+        "instance_ram_usage": np.array([1500.0, 1500.0, 1500.0, 500.0]),
+        "host_cpu_usage": np.array([70.0, 5.0, 1.0]),
+        "host_ram_usage": np.array([4e6, 1e6, 1e5]),
+    }
+    stabilization, consolidation = WorkloadStabilization(), VmWorkloadConsolidation()
+    needs: list[Need] = [
+        *stabilization.needs(read_parameters(stabilization, {"metrics": ["instance_cpu_usage", "instance_ram_usage"]})),
+        *consolidation.needs(read_parameters(consolidation, {})),
+    ]
+    model = ClusterModel.from_arrow(hosts, instances)
+    return Snapshot(model, 0.0, measured={need: values[need.metric] for need in needs})
