@@ -118,8 +118,7 @@ def narrow(model: ClusterModel, scope: Sequence[Mapping[str, Any]]) -> tuple[Clu
             keep |= _in_aggregates(model, rule["host_aggregates"], notes)
         elif "availability_zones" in rule:
             includes = True
-            names = [item["name"] for item in rule["availability_zones"]]
-            keep |= _any(model.zone.rows(name) for name in names) if names != ["*"] else np.ones(model.hosts, bool)
+            keep |= _in_zones(model, [item["name"] for item in rule["availability_zones"]])
         for item in rule.get("exclude", []):
             gone |= _excluded_hosts(model, item, notes)
             excluded |= _excluded_instances(model, item, notes)
@@ -131,8 +130,11 @@ def _compute(scope: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return next((list(entry["compute"]) for entry in scope if entry.get("compute")), [])
 
 
-def _any(masks: Any) -> Bools:
-    return np.logical_or.reduce([*masks, False])
+def _in_zones(model: ClusterModel, names: Sequence[str]) -> Bools:
+    if names == ["*"]:
+        return np.ones(model.hosts, bool)
+    codes = [code for code, name in enumerate(model.zone.names) if name in set(names)]
+    return np.isin(model.zone.codes, codes)
 
 
 def _in_aggregates(model: ClusterModel, items: Sequence[Mapping[str, Any]], notes: list[str]) -> Bools:
