@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -347,6 +350,23 @@ def test_whatever_is_asked_room_and_numbers_are_kept(seed: int) -> None:
         np.add.at(reserved, arriving, model.demand[rows])
         assert (reserved <= model.capacity + 1e-6).all()
         assert len({m.server_id for m in under_way}) == len(under_way)
+
+
+def test_a_cloud_can_live_on_recorded_load(tmp_path: Path) -> None:
+    traces = np.random.default_rng(1).integers(0, 100, (5, 288)).astype(np.uint8)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(traces.ravel()), 288)
+    names = [f"vm{n}" for n in range(5)]
+    pq.write_table(pa.table({"vm_index": range(5), "name": names, "cpu_pct": column}), tmp_path / "day.parquet")
+    spec = CloudSpec(
+        hosts=3, instances=12, start_s=20_000 * DAY_S, speed=0.0, traces=str(tmp_path / "day.parquet"), variation=0.0
+    )
+    cloud = SimulatedCloud(spec, tmp_path / "journal")
+    table = cloud.samples(*CPU, cloud.now() - DAY_S, cloud.now())
+    recorded = {tuple(trace) for trace in traces.tolist()}
+    active = [row["uuid"] for row in cloud.inventory().instances.to_pylist() if row["state"] == "active"]
+    for server in active:
+        assert tuple(table.filter(pc.equal(table["resource"], server))["value"].to_pylist()) in recorded
+    assert SimulatedCloud(spec, tmp_path / "journal").samples(*CPU, cloud.now() - 900, cloud.now()).num_rows > 0
 
 
 def test_errors_survive_pickling() -> None:
