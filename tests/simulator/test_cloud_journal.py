@@ -126,6 +126,8 @@ def test_the_paced_clock_goes_on_over_restarts_and_never_backward(tmp_path: Path
     wall[0] += 5
     again = SimulatedCloud(spec, tmp_path / "journal", now=lambda: wall[0])
     assert again.now() == cloud.now() == 2300.0
+    origin, wall_origin, speed = again.pace()
+    assert origin + (wall[0] - wall_origin) * speed == 2300.0
     wall[0] -= 100
     assert again.now() == 2300.0
     wall[0] += 101
