@@ -1,6 +1,7 @@
 """Action handlers skip, fail and succeed as Watcher's do, look before they ask, and ask once."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -191,6 +192,25 @@ async def test_failures_of_earlier_plans_do_not_count(tools: Tools, cloud: Any) 
     cloud.where[VM] = "h1"
     await Migrate(tools).execute(to("h2"), asked_at=tools.clock.now())
     assert len(cloud.trips) == 3
+
+
+@pytest.mark.parametrize("late", [{"task"}, {"task", "record"}])
+async def test_a_cloud_that_is_slow_to_show_what_it_accepted_is_not_asked_again(
+    late: set[str], tools: Tools, cloud: Any, clock: VirtualClock
+) -> None:
+    class Slow(Watch):
+        async def servers(self, ids: Any) -> dict[str, Any]:
+            found = await super().servers(ids)
+            hidden = "task" in late and clock.now() < START + 50
+            return {one: server._replace(task_state="") if hidden else server for one, server in found.items()}
+
+        async def migrations(self, server_id: str) -> list[Migration]:
+            found = await super().migrations(server_id)
+            return [] if "record" in late and clock.now() < START + 50 else found
+
+    await Migrate(replace(tools, cloud=Slow(cloud))).execute(to("h2"), asked_at=None)
+    assert cloud.asked["migrate"] == 1
+    assert cloud.where[VM] == "h2"
 
 
 async def test_a_failing_migration_ends_in_the_clouds_words(tools: Tools, cloud: Any) -> None:

@@ -473,6 +473,36 @@ async def test_of_two_that_could_take_the_last_room_one_does(tight: Scene) -> No
     assert len(tight.trips()) == 3
 
 
+async def test_what_will_not_fit_itself_takes_no_room_from_others(tmp_path: Path) -> None:
+    vms = {"small": ("h1", 3), "large": ("h1", 5), "out0": ("h2", 5), "out1": ("h2", 3)}
+    scene = Scene.of(tmp_path, {"h1": 8, "h2": 8, "h3": 8}, vms)
+    plan = scene.plan(
+        move("out0", "h2", "h3"),
+        move("out1", "h2", "h3"),
+        move("small", "h1", "h2", "out0", "out1", room=["out0"]),
+        move("large", "h1", "h2", "out0", "out1", room=["out0"]),
+    )
+    scene.break_next("out0")
+    await scene.run(plan, limits=Limits(4, 20))
+    assert scene.states("small", "large") == ["SUCCEEDED", "SKIPPED"]
+
+
+async def test_a_slow_answer_about_room_is_not_given_to_two(tight: Scene) -> None:
+    async def room(action: Action, begun: Callable[[], Sequence[Action]]) -> str | None:
+        others = [other for other in begun() if other.uuid in {uuid_of("in0"), uuid_of("in1")}]
+        await tight.clock.sleep(1)
+        return "one is enough" if others else None
+
+    plan = tight.plan(
+        nop("bad", fail_execute=True),
+        move("out1", "h2", "h3"),
+        move("in0", "h1", "h2", "bad", "out1", room=["bad"]),
+        move("in1", "h1", "h2", "bad", "out1", room=["bad"]),
+    )
+    await tight.run(plan, room=room)
+    assert tight.states("in0", "in1") == ["SUCCEEDED", "SKIPPED"]
+
+
 # -- no host is disabled that still holds what should have left -----------------------------------------------
 
 
@@ -672,7 +702,7 @@ async def test_a_rollback_interrupted_anywhere_is_brought_to_its_end(seconds: fl
 async def test_two_appliers_never_run_one_plan(scene: Scene) -> None:
     plan = scene.plan(move("a0", "h1", "h3"))
     first = asyncio.create_task(scene.run(plan, owner="first"))
-    await scene.clock.sleep(100 if not scene.store.get(ActionPlan, plan) else 1)
+    await scene.clock.sleep(1)
     with pytest.raises(Conflict, match="belongs to first"):
         await scene.run(plan, owner="second")
     assert (await first).state == "SUCCEEDED"
@@ -680,14 +710,24 @@ async def test_two_appliers_never_run_one_plan(scene: Scene) -> None:
 
 async def test_an_applier_that_lost_its_lease_stops_and_writes_nothing_more(scene: Scene) -> None:
     plan = scene.plan(move("a0", "h1", "h3"), move("a1", "h1", "h3", "a0"))
-    first = asyncio.create_task(scene.run(plan, owner="twin"))
+    written = []
+
+    async def noting(method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        answer = await scene.port._call(method, arguments, named)
+        if method == "transition":
+            written.append(scene.clock.now())
+        return answer
+
+    options: dict[str, Any] = {"handlers": HANDLERS, "tools": scene.tools, "limits": Limits(2, 20)}
+    first = asyncio.create_task(run_plan(StorePort(noting), plan, owner="twin", lease_s=600.0, **options))
     await scene.clock.sleep(6)
     second = asyncio.create_task(scene.run(plan, owner="twin"))  # the same name twice: the newer claim wins
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="epoch"):
         await first
     assert (await second).state == "SUCCEEDED"
     assert scene.states("a0", "a1") == ["SUCCEEDED", "SUCCEEDED"]
     assert len(scene.trips()) == 2
+    assert max(written) < START + 6
 
 
 async def test_a_lease_is_renewed_for_as_long_as_the_plan_takes(scene: Scene) -> None:
