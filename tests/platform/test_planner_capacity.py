@@ -186,7 +186,7 @@ def puzzles(draw: st.DrawFn) -> tuple[ClusterModel, tuple[Migrate, ...]]:
         policies={"a": "anti-affinity", "b": "affinity", "c": "anti-affinity"},
         zones=zones,
         pinned=pinned,
-        off=draw(st.sets(st.integers(0, count - 1), max_size=1)),
+        off=draw(st.lists(st.integers(0, count - 1), max_size=1)),
         memory=memory,
     )
     steps: list[Migrate] = []
@@ -280,6 +280,26 @@ def test_whom_others_wait_for_gets_the_free_room_before_those_nobody_waits_for()
     assert made.notes == ()
 
 
+def test_whom_others_wait_for_goes_first_in_a_long_circle_too() -> None:
+    # vm1 .. vm20 move round a circle of 20 hosts; only the host vm1 wants has a free place, and vm0 wants it as well.
+    model = cluster([4, 2, *[1] * 19], range(21), [1] * 21)
+    circle = [Migrate(n, n - 1 if n > 1 else 20) for n in range(2, 21)]
+    made = plan(model, Migrate(0, 1), *circle, Migrate(1, 20))
+    assert made.notes == ()
+    assert len(made.actions) == 21
+    assert parents_of(made, 2) == []
+    assert parents_of(made, 0) == [(1, 1, 20)]
+
+
+def test_of_two_that_others_wait_for_the_one_that_keeps_the_way_open_goes_first() -> None:
+    # host0 has one place: vm1 first lets vm0 and then vm2 in; vm2 first would make a circle of vm0 and vm1.
+    model = cluster([2, 1, 1, 1], [0, 1, 2, 3], [1, 1, 1, 1])
+    made = plan(model, Migrate(2, 0), Migrate(3, 2), Migrate(1, 0), Migrate(0, 1))
+    assert made.notes == ()
+    assert sorted(routes(made)) == [(0, 0, 1), (1, 1, 0), (2, 2, 0), (3, 3, 2)]
+    assert parents_of(made, 2) == [(0, 0, 1)]
+
+
 def test_two_full_hosts_swap_by_way_of_the_host_with_room_and_the_smaller_instance_takes_the_detour() -> None:
     model = cluster([4, 4, 4], [0, 1], [4, 4], memory=[4096, 2048])
     made = plan(model, Migrate(0, 1), Migrate(1, 0))
@@ -325,6 +345,24 @@ def test_a_detour_obeys_the_zone_and_the_state_of_hosts() -> None:
     model = cluster([1, 1, 4, 4, 1], [0, 1], [1, 1], zones=["a", "a", "b", "a", "a"], pinned=["a", "a"], off=[3])
     made = plan(model, Migrate(0, 1), Migrate(1, 0))
     assert {destination for _, _, destination in routes(made)} == {0, 1, 4}
+
+
+def test_a_detour_stays_away_from_hosts_where_a_peer_is_or_comes() -> None:
+    anti = {"a": "anti-affinity"}
+    model = cluster([1, 1, 9, 8, 7], [0, 1, 2], [1, 1, 1], groups=["a", "a", "a"], policies=anti)
+    made = plan(model, Migrate(0, 1), Migrate(1, 0), Migrate(2, 3))
+    assert [note for note in made.notes if "by way of host host4" in note] == list(made.notes) != []
+
+
+def test_a_member_of_an_affinity_group_takes_no_detour_away_from_the_others() -> None:
+    model = cluster([2, 1, 9], [0, 0, 1], [1, 1, 1], groups=["b", "b", ""], policies={"b": "affinity"})
+    made = plan(model, Migrate(0, 1), Migrate(2, 0))
+    assert routes(made) == [(2, 1, 2), (0, 0, 1), (2, 2, 0)]
+    both = cluster(
+        [2, 2, 9], [0, 0, 1, 1], [1, 1, 1, 1], groups=["b", "b", "c", "c"], policies={"b": "affinity", "c": "affinity"}
+    )
+    with pytest.raises(PlanError, match="none of the 4 steps"):
+        plan(both, Migrate(0, 1), Migrate(1, 1), Migrate(2, 0), Migrate(3, 0))
 
 
 def test_an_overfull_host_takes_nobody_in_before_it_is_back_within_its_capacity() -> None:
