@@ -223,11 +223,20 @@ def test_a_taken_name_or_uuid_is_a_conflict(store: Store) -> None:
     store.create(template)
     with pytest.raises(Conflict, match="An audit_template with UUID or name t already exists"):
         store.create(replace(template, uuid=str(uuid4())))
-    with pytest.raises(Conflict, match="twin"):
+    with pytest.raises(Conflict, match=r"(?i)twin"):
         store.create_many([new_audit(name="twin"), new_audit(name="TWIN")])
     with pytest.raises(Conflict, match="mine"):
         store.create_many([*(new_audit() for _ in range(BULK_FROM)), new_audit(name="mine")])
     assert store.count(Audit) == 1
+
+
+def test_odd_uuids_are_taken_only_once_too(store: Store) -> None:
+    store.create(new_audit(uuid="ABC"))
+    for records in ([new_audit(uuid="ABC")], [new_audit(), new_audit(uuid="ABC")]):
+        with pytest.raises(Conflict, match="ABC"):
+            store.create_many(records)
+    store.create_many([new_audit(uuid="abc"), new_audit(uuid="aBC")])
+    assert store.get(Audit, "ABC").uuid == "ABC"
 
 
 def test_a_service_is_one_name_on_one_host(store: Store) -> None:

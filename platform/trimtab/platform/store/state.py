@@ -39,7 +39,7 @@ Rows: TypeAlias = list[R]  # inside the class `list` is the method
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
-    "threads": 2,
+    "threads": 1,  # rows are few and lookups short: a second thread costs more than it brings
 }
 GUARDED = frozenset(
     {"id", "uuid", "created_at", "updated_at", "deleted_at", "deleted", "state", "owner", "lease_until", "epoch"}
