@@ -1,4 +1,4 @@
-"""A whole Trimtab in this process: real store and simulated cloud, engine and applier as tasks, HTTP without sockets."""
+"""A whole Trimtab in this process: real store and simulated cloud, engine and applier as tasks, no sockets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

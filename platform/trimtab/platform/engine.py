@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -36,14 +36,8 @@ class Frozen(NamedTuple):
     shared: Any
 
 
-class Freeze(Protocol):
-    """How the engine gets a snapshot (see `collector.Collector.freeze`)."""
-
-    async def __call__(
-        self, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed_before: Sequence[str]
-    ) -> Frozen:
-        """Freeze the cloud as it is now."""
-        ...
+# How the engine gets a snapshot of (scope, needs, instances that failed before): see `collector.Collector.freeze`.
+Freeze = Callable[[Sequence[Mapping[str, Any]], Sequence[Need], Sequence[str]], Awaitable[Frozen]]
 
 
 class Tell(Protocol):

@@ -243,7 +243,7 @@ def deploy(settings: Settings) -> Running:
         Conflict: the API's port is taken.
     """
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
-    _start_ray(settings)
+    dashboard = _start_ray(settings)
     with socket.socket() as probe:
         if probe.connect_ex((settings.host, settings.port)) == 0 and APPLICATION not in _serving():
             raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
@@ -264,7 +264,7 @@ def deploy(settings: Settings) -> Running:
 
     return Running(
         f"http://{settings.host}:{settings.port}",
-        f"http://127.0.0.1:{settings.ray.dashboard_port}" if settings.ray.dashboard else "off",
+        f"http://{dashboard}" if dashboard else "off",
         ask_cloud,
     )
 
@@ -279,13 +279,13 @@ def _serving() -> set[str]:
         return set()
 
 
-def _start_ray(settings: Settings) -> None:
-    """A local Ray of modest size, or the cluster that was named."""
+def _start_ray(settings: Settings) -> str | None:
+    """A local Ray of modest size, or the cluster that was named; the address of its dashboard."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     if ray.is_initialized():
-        return
+        return None
     where: dict[str, Any] = (
         {"address": settings.ray.address}
         if settings.ray.address
@@ -300,16 +300,18 @@ def _start_ray(settings: Settings) -> None:
     )
     if settings.ray.metrics_port and not settings.ray.address:
         where["_metrics_export_port"] = settings.ray.metrics_port
-    for attempt in (1, 2):  # Ray waits 30 s for its own node and gives up; on a loaded machine that is too short
-        try:
-            ray.init(namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **where)
-        except Exception:
-            ray.shutdown()
-            if attempt == 2:
-                raise
-            log.warning("Ray did not start in time; trying once more")
-        else:
-            return
+    try:
+        return _initialised(where)
+    except Exception as error:  # noqa: BLE001 (Ray raises many things)
+        # Ray waits 30 s for its own node and gives up; on a loaded machine that is too short.
+        log.warning("Ray did not start in time (%s); trying once more", error)
+        ray.shutdown()
+        return _initialised(where)
+
+
+def _initialised(where: Mapping[str, Any]) -> str | None:
+    context = ray.init(namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **where)
+    return context.dashboard_url or None
 
 
 def shutdown() -> None:
@@ -322,7 +324,7 @@ def shutdown() -> None:
             ray.kill(ray.get_actor(name, namespace=actors.NAMESPACE))
         except ValueError:
             continue  # it was never started
-    ray.shutdown()
+    ray.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _actor(name: str) -> Any:

@@ -82,10 +82,15 @@ def serve_until_told(settings: Settings, console: Console) -> None:
     me = psutil.Process()
     _pid_file(settings).write_text(json.dumps({"pid": me.pid, "created": me.create_time()}))
     told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+
+    def listen() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: told.set())
+
+    listen()
     try:
         running = compose.deploy(settings)
+        listen()  # Ray put its own handlers in place
         addresses = {"api": running.api_url, "dashboard": running.dashboard_url}
         part = settings.data_dir / "ready.json.part"
         part.write_text(json.dumps(addresses))
