@@ -79,9 +79,8 @@ def drain(field: Field, host_of: Ints, used: Floats, receives: Bools, donors: In
                 for guest in guests[:placed].tolist():
                     move(field, host_of, used, guest, int(as_before[guest]))
             elif placed:
-                for guest in guests:
-                    moment += 1
-                    latest[guest] = moment
+                latest[guests] = moment + 1 + np.arange(len(guests))
+                moment += len(guests)
                 receives[donor] = False
                 emptied += 1
         if emptied == before:
