@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trimtab.platform.errors import IllegalTransition, InvalidInput
 from trimtab.platform.records import Action, ActionPlan, Audit, Strategy
-from trimtab.platform.states import PLAN, PlanState
+from trimtab.platform.states import PLAN, ActionState, PlanState
 from trimtab.serve.resources import (
     Asked,
     Base,
@@ -82,6 +82,23 @@ async def show_effect(ident: str, wired: Wired) -> Body:
     """Rehearsed and measured score of a plan; measured is empty until the horizon has passed."""
     plan = await by_uuid(wired.store, ActionPlan, ident)
     return {"uuid": plan.uuid, "state": plan.state, "rehearsed": plan.rehearsed, "measured": plan.measured}
+
+
+@router.get("/action_plans/{ident}/progress")
+async def show_progress(ident: str, wired: Wired) -> Body:
+    """How far a plan is: its state, and how many of its actions are in which state. Cheap enough to be asked often."""
+    plan = await by_uuid(wired.store, ActionPlan, ident)
+    counts = {
+        str(state): await wired.store.count(Action, {"action_plan_id": plan.id, "state": str(state)})
+        for state in ActionState
+        if state != ActionState.DELETED
+    }
+    return {
+        "uuid": plan.uuid,
+        "state": plan.state,
+        "status_message": plan.status_message,
+        "actions": {state: count for state, count in counts.items() if count},
+    }
 
 
 @router.get("/action_plans/{ident}/timeline")

@@ -105,6 +105,14 @@ class Client:
         """Cancel an audit."""
         return self._patch_state("audits", ident, "CANCELLED")
 
+    def progress(self, plan_uuid: str) -> Body:
+        """A plan's state and how many of its actions are in which state."""
+        return self.request("GET", f"/v1/action_plans/{plan_uuid}/progress")
+
+    def timeline(self, plan_uuid: str) -> list[Body]:
+        """When each action of a plan began and ended."""
+        return self.request("GET", f"/v1/action_plans/{plan_uuid}/timeline")["actions"]
+
     def effect(self, plan_uuid: str) -> Body:
         """Rehearsed and measured score of a plan."""
         return self.request("GET", f"/v1/action_plans/{plan_uuid}/effect")

@@ -318,13 +318,14 @@ def shutdown() -> None:
     """Stop the application, the actors and (when it is local) Ray."""
     if not ray.is_initialized():
         return
+    stop_ray: Callable[[], None] = ray.shutdown  # untyped
     serve.shutdown()
     for name in ("engine", "model", "cloud", "state"):
         try:
             ray.kill(ray.get_actor(name, namespace=actors.NAMESPACE))
         except ValueError:
             continue  # it was never started
-    ray.shutdown()  # type: ignore[no-untyped-call]
+    stop_ray()
 
 
 def _actor(name: str) -> Any:

@@ -131,7 +131,7 @@ def _story(console: Console, client: Client, ask_cloud: Callable[..., Any], sett
     console.print(f"  action plan is [bold]{plan['state']}[/bold] {plan['status_message'] or ''}")
     with step(console, "the day after, in the simulated cloud"):
         effect = _measured(client, plan["uuid"], ask_cloud, settings.horizon_s, before["version"])
-    after, timeline = effect["cluster"], client.request("GET", f"/v1/action_plans/{plan['uuid']}/timeline")["actions"]
+    after, timeline = effect["cluster"], client.timeline(plan["uuid"])
     story = Story(
         f"Trimtab: {goal}",
         audit,

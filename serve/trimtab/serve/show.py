@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +77,7 @@ def actions_table(actions: Sequence[Body], most: int = 20) -> Table:
 
 def follow_plan(client: Client, uuid: str, console: Console, timeout_s: float = 3600.0) -> dict[str, Any]:
     """Show a plan's actions as they run, until it has ended."""
-    total = len(client.all("actions", action_plan_uuid=uuid))
+    total = sum(client.progress(uuid)["actions"].values())
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -90,11 +89,11 @@ def follow_plan(client: Client, uuid: str, console: Console, timeout_s: float = 
         task = progress.add_task("applying", total=total, states="")
         deadline = time.monotonic() + timeout_s
         while True:
-            plan = client.show("action_plans", uuid)
-            states = Counter(action["state"] for action in client.all("actions", action_plan_uuid=uuid))
+            plan = client.progress(uuid)
+            states = plan["actions"]
             done = sum(count for state, count in states.items() if state not in {"PENDING", "ONGOING", "CANCELLING"})
             text = " ".join(f"{state.lower()} {count}" for state, count in sorted(states.items()))
             progress.update(task, completed=done, states=text)
             if plan["state"] in ENDED or time.monotonic() > deadline:
-                return plan
+                return client.show("action_plans", uuid)
             time.sleep(0.3)
