@@ -45,31 +45,33 @@ def destinations(placement: Placement, instance: int, receivers: Bools | None = 
 
 
 def judge(model: ClusterModel, candidate: Candidate) -> list[str]:
-    """Why a candidate must be rejected; empty when it is sound. At most `MOST_REASONS` reasons.
+    """Why a candidate must be rejected; empty when it is sound. At most `MOST_REASONS`, then "and more".
 
     Looks at every move and at the placement when all moves are done. Room at every step on the way is the planner's
     promise and is checked again by the rehearsal. What was broken before and is not made worse is no reason.
     """
     reasons: list[str] = []
     receives = model.usable.copy()
-    touched: dict[int, int] = {}
     place = model.host_of.copy()
     for step in candidate.steps:
         if isinstance(step, Act):
-            if step.action_type == "change_nova_service_state" and step.host >= 0:
+            if step.host >= model.hosts:
+                reasons.append(f"{step.action_type} of host row {step.host}: no such row in the model")
+            elif step.action_type == "change_nova_service_state" and step.host >= 0:
                 receives[step.host] = step.parameters.get("state") == "enabled" and bool(model.up[step.host])
-            continue
-        reasons += _of_move(model, step, receives, place)
-        touched[step.instance] = step.destination
-        place[step.instance] = step.destination
-        if len(reasons) >= MOST_REASONS:
-            return [*reasons[:MOST_REASONS], "and more"]
-    return [*reasons, *_over_capacity(model, place), *_groups_broken(model, place)][: MOST_REASONS + 1]
+        elif not 0 <= step.instance < model.instances or not -1 <= step.destination < model.hosts:
+            reasons.append(f"move of row {step.instance} to row {step.destination}: no such row in the model")
+        else:
+            reasons += _of_move(model, step, receives, place)
+            place[step.instance] = step.destination
+        if len(reasons) > MOST_REASONS:
+            break
+    else:
+        reasons += [*_over_capacity(model, place), *_groups_broken(model, place)]
+    return reasons if len(reasons) <= MOST_REASONS else [*reasons[:MOST_REASONS], "and more"]
 
 
 def _of_move(model: ClusterModel, move: Migrate, receives: Bools, place: Ints) -> list[str]:
-    if not 0 <= move.instance < model.instances or not -1 <= move.destination < model.hosts:
-        return [f"move of row {move.instance} to row {move.destination}: no such row in the model"]
     name, found = model.instance_name(move.instance) or model.instance_id(move.instance), []
     if model.locked[move.instance]:
         found.append(f"instance {name} is locked")

@@ -229,7 +229,8 @@ class ClusterModel:
         where = self.host_of if host_of is None else host_of
         placed = where >= 0
         at = where[placed]
-        return np.stack([np.bincount(at, self.demand[placed, r], self.hosts) for r in range(len(RESOURCES))], axis=1)
+        columns = [np.bincount(at, self.demand[placed, r], self.hosts) for r in range(len(RESOURCES))]
+        return np.stack(columns, axis=1).astype(np.float64, copy=False)  # bincount of nothing counts in integers
 
     def metadata_of(self, instance: int) -> dict[str, Any]:
         """Metadata of one instance as a dictionary."""
@@ -500,13 +501,13 @@ class _Table:
     def memberships(self, column: str) -> tuple[Bools, tuple[str, ...]]:
         lists = self.columns[column]
         flat = lists.flatten()
-        names = sorted(str(name) for name in pc.unique(flat).to_pylist())
+        names = sorted(str(name) for name in pc.unique(flat).drop_null().to_pylist())
         matrix = np.zeros((self.rows, len(names)), bool)
         if names:
             parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
-            matrix[
-                parents, pc.index_in(flat, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
-            ] = True
+            found = pc.fill_null(pc.index_in(flat, value_set=pa.array(names, pa.string())), -1)
+            codes = found.to_numpy(zero_copy_only=False)
+            matrix[parents[codes >= 0], codes[codes >= 0]] = True  # a null names nothing
         return matrix, tuple(names)
 
     def json_objects(self, column: str) -> Codes:
