@@ -160,6 +160,27 @@ def test_the_thrifty_candidate_leaves_out_the_dear_hosts(scenarios: ModuleType, 
         assert replay.faults(model, candidate) == []
 
 
+def test_a_plan_begins_with_the_cheapest_hosts(scenarios: ModuleType) -> None:
+    """Stopped half way, it has freed the most hosts for its moves."""
+    guests = [*[(0, 1, 0, 1)] * 3, *[(1, 1, 0, 1)] * 2, (2, 1, 0, 1), *[(3, 1, 0, 1)] * 5]
+    model = scenarios.cluster([(16, 100, 60), (16, 100, 62), (16, 100, 64), (32, 100, 128)], guests)
+    candidate = propose(scenarios, model)[-1]
+    acts = [(number, step.host) for number, step in enumerate(candidate.steps) if isinstance(step, Act)]
+    assert acts == [(1, 2), (4, 1), (8, 0)]
+
+
+def test_a_host_that_is_enabled_counts_against_those_released(scenarios: ModuleType) -> None:
+    model = scenarios.cluster(
+        [(16, 100, 64)] * 4,
+        [(0, 10, 0, 2), (0, 10, 0, 2), (1, 8, 0, 2), (2, 8, 0, 2)],
+        host_columns={"status": ["enabled"] * 3 + ["disabled"], "disabled_reason": [""] * 3 + ["watcher_disabled"]},
+    )
+    (candidate,) = propose(scenarios, model)
+    states = [step.parameters["state"] for step in candidate.steps if isinstance(step, Act)]
+    assert states == ["enabled", "disabled"]
+    assert counts(candidate) == (3, 0, 2)
+
+
 @pytest.mark.parametrize("most", [0, 1, 2, 5, 100])
 def test_at_most_so_many_migrations_and_no_host_half_emptied(scenarios: ModuleType, most: int) -> None:
     guests = [(0, 1, 0, 1), (1, 1, 0, 1), (1, 1, 0, 1), *[(2, 1, 0, 1)] * 6]

@@ -1,0 +1,123 @@
+"""How good and how fast the strategies are on a neutral estate of 2,000 hosts and 20,000 instances."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import process_time
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trimtab.platform.contracts import Context
+from trimtab.platform.model import MEMORY, VCPU, ClusterModel
+from trimtab.platform.proposal import Candidate
+from trimtab.platform.rules import judge
+from trimtab.platform.schema import read_parameters
+from trimtab.platform.snapshot import Snapshot
+from trimtab.strategies.library.vm_workload_consolidation import VmWorkloadConsolidation
+from trimtab.strategies.library.workload_stabilization import WorkloadStabilization
+from trimtab.strategies.warm import warm
+
+Row = tuple[str, float, str, str]
+
+
+def measure() -> list[Row]:
+    """What, value, unit, target; nothing when the generator of estates is not there."""
+    folder = Path(os.environ.get("TRIMTAB_SHARED", Path(__file__).parents[3] / "shared"))
+    if not (folder / "bench" / "gen.py").exists():
+        print(f"strategies: no bench/gen.py in {folder}; set TRIMTAB_SHARED to the folder that has it")
+        return []
+    nodes, instances, metrics, _ = _module(folder / "bench" / "gen.py").make(2000, 20000, 1)
+    model = ClusterModel.from_arrow(nodes, instances)
+    warm()
+    rows: list[Row] = []
+    consolidation, stabilization = VmWorkloadConsolidation(), WorkloadStabilization()
+    (thrifty, *_, thorough), seconds = _proposed(consolidation, model, metrics, {})
+    rows.append(("consolidation: propose", seconds, "CPU s", "< 0.4"))
+    for label, candidate, wanted in (
+        ("thrifty", thrifty, ("<= 964", "<= 7187")),
+        ("thorough", thorough, ("<= 902", "-")),
+    ):
+        figures = _figures(model, metrics, candidate)
+        rows.append((f"consolidation, {label}: hosts in use", figures["hosts"], "hosts", wanted[0]))
+        rows.append((f"consolidation, {label}: migrations", figures["moves"], "moves", wanted[1]))
+        rows.append((f"consolidation, {label}: moved", figures["gib"], "GiB", "-"))
+        rows.append((f"consolidation, {label}: steps over capacity or against a rule", figures["faults"], "steps", "0"))
+    for label, given in (
+        ("threshold 0.05", {"thresholds": {"instance_cpu_usage": 0.05}}),
+        ("threshold 0.05, fullsearch", {"thresholds": {"instance_cpu_usage": 0.05}, "host_choice": "fullsearch"}),
+        ("threshold 0.02, fullsearch", {"thresholds": {"instance_cpu_usage": 0.02}, "host_choice": "fullsearch"}),
+    ):
+        (candidate,), seconds = _proposed(stabilization, model, metrics, given)
+        figures = _figures(model, metrics, candidate)
+        rows.append((f"balance, {label}: propose", seconds, "CPU s", "< 1.5"))
+        rows.append((f"balance, {label}: CPU deviation", figures["sd"], "pp", "<= 5.02"))
+        rows.append((f"balance, {label}: migrations", figures["moves"], "moves", "-"))
+        rows.append((f"balance, {label}: moved", figures["gib"], "GiB", "-"))
+        rows.append((f"balance, {label}: steps over capacity or against a rule", figures["faults"], "steps", "0"))
+    return rows
+
+
+def _proposed(strategy: Any, model: ClusterModel, metrics: pa.Table, given: Mapping[str, Any]) -> tuple[Any, float]:
+    parameters = read_parameters(strategy, given)
+    measured = {}
+    for need in strategy.needs(parameters):
+        part = metrics.filter(pc.equal(metrics["metric"], need.metric))
+        ids = part["resource_uuid"].combine_chunks()
+        rows = model.host_rows(ids) if need.kind == "host" else model.instance_rows(ids)
+        values = np.full(model.hosts if need.kind == "host" else model.instances, np.nan)
+        values[rows] = part["value"].to_numpy()
+        measured[need] = values
+    snapshot = Snapshot(model, taken_at=0.0, measured=measured)
+    taken = []
+    for _ in range(3):
+        start = process_time()
+        candidates = strategy.propose(snapshot, parameters, Context())
+        taken.append(process_time() - start)
+    return candidates, min(taken)
+
+
+def _figures(model: ClusterModel, metrics: pa.Table, candidate: Candidate) -> dict[str, float]:
+    """The figures of the neutral judge, computed here again from the moves in their order."""
+    place, used = model.host_of.copy(), model.used()
+    faults = len(judge(model, candidate))
+    for instance, host in candidate.moves():
+        used[place[instance]] -= model.demand[instance]
+        used[host] += model.demand[instance]
+        place[instance] = host
+        faults += bool((used[host] > model.capacity[host] + 1e-6).any())
+    part = metrics.filter(pc.equal(metrics["metric"], "instance_cpu_usage"))
+    cpu = np.zeros(model.instances)
+    cpu[model.instance_rows(part["resource_uuid"].combine_chunks())] = part["value"].to_numpy()
+    load = np.bincount(place, cpu * model.demand[:, VCPU], model.hosts) / model.total[:, VCPU]
+    guests = np.bincount(place, minlength=model.hosts)
+    moved = candidate.moves()[:, 0]
+    return {
+        "hosts": int((guests > 0).sum()),
+        "moves": len(moved),
+        "gib": float(model.demand[moved, MEMORY].sum() / 1024),
+        "sd": float(load[model.usable | (guests > 0)].std()),
+        "faults": faults,
+    }
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("trimtab_bench_estates", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    for what, value, unit, target in measure():
+        print(f"{what:70s} {value:12.3f} {unit:6s} {target}")
