@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from functools import cmp_to_key
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trimtab.platform.errors import Conflict, IllegalTransition, InvalidInput, NotFound
+from trimtab.platform.errors import Conflict, IllegalTransition, InvalidInput, NotFound, TrimtabError
 from trimtab.platform.records import (
     Action,
     ActionPlan,
@@ -30,7 +30,7 @@ from trimtab.platform.records import (
 )
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.store.state import Store
-from trimtab.platform.store.transaction import BULK_FROM
+from trimtab.platform.store.transaction import BULK_FROM, Move
 
 
 class Moment:
@@ -537,3 +537,34 @@ async def test_the_port_says_what_the_store_says(store: Store) -> None:
     await port.close()
     with pytest.raises(Conflict):
         store.events()
+
+
+def test_many_transitions_are_as_good_as_one_after_the_other(tmp_path: Path) -> None:
+    """Some fail, some follow each other, more than fit a single statement: the same records, errors and events."""
+    outcomes = []
+    for name in ("one by one", "together"):
+        store = Store(tmp_path / f"{name}.duckdb", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        made = store.create_many(
+            [Action(uuid=str(UUID(int=n + 1)), action_plan_id=1, action_type="nop", state="PENDING") for n in range(20)]
+        )
+        moves = [Move(Action, a.uuid, "begin", {"started_at": datetime(2026, 1, 2, tzinfo=UTC)}) for a in made[:15]]
+        moves += [Move(Action, made[0].uuid, "succeed", {}, "well done")]
+        moves += [Move(Action, made[18].uuid, "succeed", {}), Move(Action, str(UUID(int=99)), "begin", {})]
+        moves += [Move(Action, made[19].uuid, "skip", {}, "no need")]
+        if name == "together":
+            results = store.transitions(moves)
+        else:
+            results = []
+            for move in moves:
+                try:
+                    results.append(
+                        store.transition(move.kind, move.uuid, move.event, move.changes, message=move.message)
+                    )
+                except TrimtabError as error:
+                    results.append(error)
+        said = [(type(r).__name__, str(r)) if isinstance(r, TrimtabError) else r for r in results]
+        events = [(e.record_uuid, e.event, e.old_state, e.new_state, e.message) for e in store.events()]
+        outcomes.append((said, store.list(Action), events))
+        store.close()
+    assert outcomes[0] == outcomes[1]
+    assert sum(isinstance(said, tuple) for said in outcomes[0][0]) == 2

@@ -179,7 +179,7 @@ def test_killed_at_any_moment_the_plan_is_done_and_nothing_twice(seed: int, nurs
     folder = {"folder": str(tmp_path)}
     clock = {"clock": [spec.start_s, origin, SPEED], "limits": LIMITS}
     cloud = Role(nursery, "cloud", {**folder, "spec": spec.to_json()}, ends(chance, ["migrate", "servers"]))
-    applier = Role(nursery, "applier", {**folder, **clock}, ends(chance, ["migrate", "transition"]))
+    applier = Role(nursery, "applier", {**folder, **clock}, ends(chance, ["migrate", "transitions"]))
     began = time.monotonic()
     try:
         begun = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from trimtab.platform.store.port import StorePort
 log = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 255
+FRESH_S = 0.1  # wall seconds for which a look at the plan is good: many actions start in the same moment
 UNFINISHED = (PlanState.PENDING, PlanState.ONGOING, PlanState.CANCELLING)
 FINAL = frozenset({ActionState.SUCCEEDED, ActionState.FAILED, ActionState.CANCELLED, ActionState.SKIPPED})
 NOT_DONE = FINAL - {ActionState.SUCCEEDED}
@@ -34,6 +36,7 @@ class Ledger:
     owner: str
     wall: Clock
     actions: dict[str, Action] = field(default_factory=dict)
+    looked_at: float = -math.inf
 
     async def read(self) -> list[Action]:
         """All actions, in the order in which they were planned."""
@@ -42,7 +45,10 @@ class Ledger:
         return rows
 
     async def look(self) -> ActionPlan:
-        """The plan as it is now: a person may have cancelled it."""
+        """The plan as it is now (or was a moment ago): a person may have cancelled it."""
+        if 0 <= self.wall.now() - self.looked_at < FRESH_S:
+            return self.plan
+        self.looked_at = self.wall.now()
         plan = await self.store.get(ActionPlan, self.plan.uuid)
         if plan.owner != self.owner or plan.epoch != self.plan.epoch:
             raise Conflict(f"action plan {plan.uuid} belongs to {plan.owner or 'nobody'} now")

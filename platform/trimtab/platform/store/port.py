@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -17,6 +18,7 @@ from trimtab.platform.records import (
     Record,
     Strategy,
 )
+from trimtab.platform.store.transaction import Move
 
 if TYPE_CHECKING:
     from trimtab.platform.store.catalogue import Synced
@@ -28,6 +30,42 @@ Rows: TypeAlias = list[R]  # inside the classes `list` is the method
 Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 
+class Together:
+    """Transitions that wait for each other anyway, as one call: while one batch is under way the next one gathers."""
+
+    def __init__(self, call: Call, at_most: int = 200) -> None:
+        self._call, self._at_most = call, at_most
+        self._waiting: list[tuple[Move, asyncio.Future[Any]]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def add(self, move: Move) -> Any:
+        """The record afterwards.
+
+        Raises:
+            TrimtabError: whatever `Store.transition` raises.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((move, answer))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._at_most], self._waiting[self._at_most :]
+            try:
+                results = await self._call("transitions", ([move for move, _ in batch],), {})
+            except Exception as error:  # noqa: BLE001 (everybody who waits must hear of it)
+                results = [error] * len(batch)
+            for (_, answer), result in zip(batch, results, strict=True):
+                if answer.done():  # who asked has been cancelled
+                    continue
+                if isinstance(result, BaseException):
+                    answer.set_exception(result)
+                else:
+                    answer.set_result(result)
+
+
 class StorePort:
     """Asks the one owner of the store; `call` gets a method's name, its arguments and its keyword arguments.
 
@@ -37,6 +75,7 @@ class StorePort:
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._moves = Together(call)
 
     @classmethod
     def direct(cls, store: Store) -> StorePort:
@@ -108,8 +147,8 @@ class StorePort:
         message: str | None = None,
         epoch: int | None = None,
     ) -> R:
-        """See `Store.transition`."""
-        return await self._call("transition", (kind, uuid, event, changes), {"message": message, "epoch": epoch})
+        """See `Store.transition`; those asked for at the same time travel and are committed together."""
+        return await self._moves.add(Move(kind, uuid, event, changes or {}, message, epoch))
 
     async def transition_all(
         self,

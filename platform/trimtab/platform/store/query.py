@@ -56,6 +56,12 @@ def update(kind: type[Record], names: Iterable[str], condition: str, more: Seque
     return f'UPDATE "{kind.kind}" SET {sets} WHERE {condition}'  # noqa: S608
 
 
+def update_from(kind: type[Record], names: Iterable[str], view: str) -> str:
+    """UPDATE columns of the rows that a view has, by id."""
+    sets = ", ".join(f'"{name}" = {view}."{name}"' for name in names)
+    return f'UPDATE "{kind.kind}" SET {sets} FROM {view} WHERE "{kind.kind}".id = {view}.id'  # noqa: S608
+
+
 def conditions(kind: type[Record], where: Mapping[str, Any], *, deleted: bool = False) -> Clause:
     """A condition over columns: a scalar must be equal, None must be null, of a collection any one must be equal.
 

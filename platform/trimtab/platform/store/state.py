@@ -14,7 +14,7 @@ from typing import IO, Any, TypeAlias, TypeVar, cast
 
 import duckdb
 
-from trimtab.platform.errors import Conflict, InvalidInput
+from trimtab.platform.errors import Conflict, InvalidInput, TrimtabError
 from trimtab.platform.records import (
     RECORDS,
     Action,
@@ -30,7 +30,7 @@ from trimtab.platform.records import (
 )
 from trimtab.platform.store import catalogue, query
 from trimtab.platform.store.schema import prepare
-from trimtab.platform.store.transaction import Transaction
+from trimtab.platform.store.transaction import Move, Outcomes, Transaction, fence
 
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=Claimable)
@@ -189,6 +189,14 @@ class Store:
             record = tx.live(kind, uuid)
             _fence(tx, record, epoch)
             return tx.move(record, event, _allowed(kind, changes or {}), message)
+
+    def transitions(self, wanted: Sequence[Move]) -> Outcomes:
+        """Many transitions in one transaction: for each the record afterwards, or the error `transition` would raise.
+
+        One that fails does not keep the others from happening.
+        """
+        with self._transaction() as tx:
+            return tx.move_many([move._replace(changes=_allowed(move.kind, move.changes)) for move in wanted])
 
     def transition_all(
         self,
@@ -387,16 +395,8 @@ def _allowed(kind: type[Record], changes: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def _fence(tx: Transaction, record: Record, epoch: int | None) -> None:
-    if epoch is None:
-        return
-    held = tx.get(ActionPlan, record.action_plan_id) if isinstance(record, Action) else record
-    if not isinstance(held, Claimable):
-        raise InvalidInput(f"A {record.kind} cannot be claimed and has no epoch")
-    if held.epoch != epoch:
-        raise Conflict(
-            f"The {held.kind} {held.uuid} is at epoch {held.epoch} (owner {held.owner}), not {epoch}: "
-            "somebody else has claimed it since"
-        )
+    if epoch is not None:
+        fence(tx.get(ActionPlan, record.action_plan_id) if isinstance(record, Action) else record, epoch)
 
 
 def _held(record: C, owner: str, epoch: int) -> C:

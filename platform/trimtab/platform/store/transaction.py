@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
 from duckdb import DuckDBPyConnection
 
-from trimtab.platform.errors import Conflict, InvalidInput, NotFound
+from trimtab.platform.errors import Conflict, InvalidInput, NotFound, TrimtabError
 from trimtab.platform.records import (
     Action,
     ActionDescription,
@@ -34,6 +34,7 @@ from trimtab.platform.store.rows import canonical, columns, from_cell, from_row,
 
 R = TypeVar("R", bound=Record)
 Rows: TypeAlias = list[R]
+Outcomes: TypeAlias = list[Record | TrimtabError]
 NextIds = Callable[[str, int], int]
 
 BULK_FROM = 8  # so many rows go in through Arrow instead of one statement each
@@ -194,6 +195,62 @@ class Transaction:
             self._delete_parts(record)
         return changed
 
+    def move_many(self, wanted: Sequence[Move]) -> Outcomes:
+        """Many single moves at once, in order: for each its record afterwards, or why it cannot be.
+
+        A move that cannot be is left out; the others happen. Two of the same record happen one after the other.
+        """
+        at = {(m.kind, canonical(m.uuid)): record for m, record in self._targets(wanted)}
+        plans = {a.action_plan_id for m in wanted if m.epoch is not None and isinstance(a := at.get(_key(m)), Action)}
+        held = {plan.id: plan for plan in self.rows(ActionPlan, {"id": sorted(plans)})} if plans else {}
+        results: Outcomes = []
+        touched: dict[tuple[type[Record], str], set[str]] = {}
+        happened = []
+        for move in wanted:
+            try:
+                record = at.get(_key(move))
+                if record is None:
+                    record = self.live(move.kind, move.uuid)  # raises, in words
+                fence(held.get(record.action_plan_id) if isinstance(record, Action) else record, move.epoch)
+                old = cast("Claimable", record).state
+                new = machine_of(move.kind).after(old, move.event)
+                changes = {**move.changes, "state": new, "updated_at": self.now}
+                if move.message is not None:
+                    changes["status_message"] = move.message
+                cells = self._cells(move.kind, changes)
+                read = {name: from_cell(columns(move.kind)[name], cell) for name, cell in cells.items()}
+                at[_key(move)] = replace(record, **read)
+                touched.setdefault(_key(move), set()).update(cells)
+                happened.append((record.kind, record.uuid, move.event, old, new, move.message))
+                results.append(at[_key(move)])
+            except TrimtabError as error:
+                results.append(error)
+        for kind in {kind for kind, _ in touched}:
+            names = set().union(*(cells for (of, _), cells in touched.items() if of is kind))
+            self._overwrite(kind, [at[key] for key in touched if key[0] is kind], sorted(names))
+        if happened:
+            self._log(happened)
+        return results
+
+    def _targets(self, wanted: Sequence[Move]) -> Iterable[tuple[Move, Record]]:
+        for kind in {move.kind for move in wanted}:
+            mine = {canonical(move.uuid): move for move in wanted if move.kind is kind}
+            for record in self.rows(kind, {"uuid": sorted(mine)}):
+                yield mine[record.uuid], record
+
+    def _overwrite(self, kind: type[Record], records: Sequence[Record], names: Sequence[str]) -> None:
+        """Write some columns of these rows, as the records have them."""
+        if len(records) < BULK_FROM:
+            for record in records:
+                cells = self._cells(kind, {name: getattr(record, name) for name in names})
+                self._con.execute(query.update(kind, cells, "id = ?"), [*cells.values(), record.id])
+            return
+        self._con.register("incoming", to_arrow(kind, [to_row(record) for record in records]))
+        try:
+            self._con.execute(query.update_from(kind, names, "incoming"))
+        finally:
+            self._con.unregister("incoming")
+
     def move_all(
         self, kind: type[Record], where: Mapping[str, Any], event: str, changes: Mapping[str, Any], message: str | None
     ) -> int:
@@ -319,6 +376,38 @@ class Transaction:
                 for kind, uuid, event, old, new, message in happened
             ]
         )  # fmt: skip
+
+
+class Move(NamedTuple):
+    """One event for one record, as `Store.transition` takes it."""
+
+    kind: type[Record]
+    uuid: str
+    event: str
+    changes: Mapping[str, Any]
+    message: str | None = None
+    epoch: int | None = None
+
+
+def _key(move: Move) -> tuple[type[Record], str]:
+    return move.kind, canonical(move.uuid)
+
+
+def fence(held: Record | None, epoch: int | None) -> None:
+    """Let pass who holds the record at this epoch, or who does not say.
+
+    Raises:
+        Conflict: somebody else has claimed it since. InvalidInput: such records cannot be claimed.
+    """
+    if epoch is None:
+        return
+    if not isinstance(held, Claimable):
+        raise InvalidInput(f"A {held.kind if held else 'missing record'} cannot be claimed and has no epoch")
+    if held.epoch != epoch:
+        raise Conflict(
+            f"The {held.kind} {held.uuid} is at epoch {held.epoch} (owner {held.owner}), not {epoch}: "
+            "somebody else has claimed it since"
+        )
 
 
 def machine_of(kind: type[Record]) -> Machine:
