@@ -112,7 +112,7 @@ def over_socket(path: Path) -> Call:
 async def applier(folder: str, owner: str, clock: list[float], limits: list[int], fatal: Fatal) -> None:
     """Own the store and run its plans until they are all over."""
     store = Store(Path(folder) / "store.duckdb")
-    of_store = fatal if fatal and fatal["method"] == "transition" else None
+    of_store = fatal if fatal and fatal["method"] == "transitions" else None
     port = StorePort(mortal(StorePort.direct(store)._call, of_store))
     driver = SimulatedDriver(mortal(over_socket(Path(folder) / "socket"), None if of_store else fatal))
     tools = Tools(driver, PacedClock(*clock), WallClock())
