@@ -14,7 +14,10 @@ from trimtab.platform.planner.sequence import Sequencer
 from trimtab.platform.planner.wire import act_parameters, label, migrate_parameters, understood
 from trimtab.platform.proposal import Candidate, Limits, Plan, PlannedAction, Step
 
-ATTEMPTS = 8  # to do without those detours that did not lead to their end, before all of them are dropped
+# A detour whose second half turns out to have no way on is not taken: the plan is made again without it. So many times
+# at most, fewer for large candidates (jobs times attempts); the last time without any detour.
+MOST_ATTEMPTS = 16
+WORTH_TRYING = 3_000
 
 
 def plan_capacity(model: ClusterModel, candidate: Candidate, limits: Limits) -> Plan:  # noqa: ARG001
@@ -47,20 +50,22 @@ def _sequenced(model: ClusterModel, steps: Sequence[Step]) -> Sequencer:
     stuck = {job.number for job in sequencer.stuck()}
     if stuck:
         rooms = Rooms(model)
-        jobs = jobs_of(model, steps, rooms)
-        script = orders(jobs, rooms, stuck)
-        if script:
-            sequencer = Sequencer(model, jobs, rooms, script=script)
+        for job in sequencer.jobs:
+            if job.destination >= 0:
+                rooms.announce(job.destination, job.need)
+        script = orders(sequencer.jobs, rooms, stuck)
+    if script:
+        rooms = Rooms(model)
+        sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms, script=script)
+    attempts = min(MOST_ATTEMPTS, max(2, WORTH_TRYING // max(1, len(sequencer.jobs))))
     straight: set[int] = set()
-    for attempt in range(2 * ATTEMPTS + 1):
+    for attempt in range(attempts):
         sequencer.run()
-        by_way = [job for job in sequencer.jobs if job.came_by >= 0]
-        stranded = {job.instance for job in by_way if job.fate is Fate.LEFT_OUT}
+        stranded = {job.instance for job in sequencer.jobs if job.came_by >= 0 and job.fate is Fate.LEFT_OUT}
         if not stranded:
             break
-        straight |= stranded if attempt < ATTEMPTS else {job.instance for job in by_way}
-        if attempt == 2 * ATTEMPTS - 1:
-            straight = {job.instance for job in sequencer.jobs}
+        last = attempt == attempts - 2  # without any detour nobody is stranded
+        straight |= {job.instance for job in sequencer.jobs} if last else stranded
         rooms = Rooms(model)
         sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms, script=script, straight=straight)
     return sequencer

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from trimtab.platform.model import ClusterModel, GroupPolicy
 from trimtab.platform.planner.rooms import Amounts, Rooms
-from trimtab.platform.planner.wire import check_move
+from trimtab.platform.planner.wire import check_act, check_move
 from trimtab.platform.proposal import Act, Step
 
 
@@ -73,6 +73,7 @@ def jobs_of(model: ClusterModel, steps: Sequence[Step], rooms: Rooms) -> list[Jo
     moves: dict[int, Job] = {}
     for rank, step in enumerate(steps):
         if isinstance(step, Act):
+            check_act(model, step)
             jobs.append(Job(0, rank, rank, act=step))
             continue
         check_move(model, step)

@@ -19,8 +19,8 @@ def orders(jobs: Sequence[Job], rooms: Rooms, stuck: Collection[int]) -> list[in
     order, contributes nothing.
 
     Args:
-        jobs: all jobs, none planned yet.
-        rooms: their rooms at the start.
+        jobs: all jobs, as they are before any detour.
+        rooms: their rooms at the start, all arrivals announced and none planned.
         stuck: numbers of the jobs that a plain pass could not plan.
     """
     found: list[int] = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from trimtab.platform.errors import PlanError
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.planner.wire import act_parameters, check_move, migrate_parameters, understood
+from trimtab.platform.planner.wire import act_parameters, check_act, check_move, migrate_parameters, understood
 from trimtab.platform.proposal import Act, Candidate, Limits, Migrate, Plan, PlannedAction
 
 # Defaults of `[watcher_planners.weight]`: the heavier type goes first, so many of a type side by side.
@@ -76,6 +76,7 @@ def plan_weight(
             )
             place[step.instance] = step.destination
         else:
+            check_act(model, step)
             action = PlannedAction(step.action_type, act_parameters(step), host=step.host)
         if action.action_type not in weights:
             raise PlanError(

@@ -58,6 +58,18 @@ def check_move(model: ClusterModel, move: Migrate) -> None:
         raise PlanError(f"instance {label(model, move.instance)} is on no host and cannot be migrated; leave it out")
 
 
+def check_act(model: ClusterModel, act: Act) -> None:
+    """Refuse an act on a host the model does not have.
+
+    Raises:
+        PlanError: no such host in the model.
+    """
+    if act.host >= model.hosts:
+        raise PlanError(
+            f"{act.action_type} of host row {act.host}: the model has {model.hosts} hosts; name one of them"
+        )
+
+
 def label(model: ClusterModel, instance: int) -> str:
     """What people call an instance: its name, or its id when it has none."""
     return model.instance_name(instance) or model.instance_id(instance)
