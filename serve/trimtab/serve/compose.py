@@ -39,6 +39,7 @@ from trimtab.serve.deployments import Api, Applier
 from trimtab.serve.effects import settle
 from trimtab.serve.figures import cluster_figures
 from trimtab.serve.resources import Backend
+from trimtab.serve.warm import warm_worker
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
 from trimtab.simulator.rehearse import rehearse
@@ -145,7 +146,10 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
         return PacedClock(*(await ask("pace", (), {})))
 
     return actors.EngineParts(
-        parts, settings.max_audit_workers, partial(settle, store, clock, measure, settings.horizon_s, gauges)
+        parts,
+        settings.max_audit_workers,
+        partial(settle, store, clock, measure, settings.horizon_s, gauges),
+        warm_worker,
     )
 
 
@@ -247,6 +251,7 @@ def deploy(settings: Settings) -> Running:
     with socket.socket() as probe:
         if probe.connect_ex((settings.host, settings.port)) == 0 and APPLICATION not in _serving():
             raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     actors.start(actors.State, partial(build_state, settings))
     cloud = actors.start(actors.Cloud, partial(build_cloud, settings))
     actors.start(actors.Model, partial(build_model, settings), retries=3)
@@ -318,8 +323,9 @@ def shutdown() -> None:
     """Stop the application, the actors and (when it is local) Ray."""
     if not ray.is_initialized():
         return
-    stop_ray: Callable[[], None] = ray.shutdown  # untyped
-    serve.shutdown()
+    stop_ray: Any = ray.shutdown  # untyped
+    if APPLICATION in _serving():
+        serve.delete(APPLICATION)  # replicas end in order; Serve itself ends with Ray
     for name in ("engine", "model", "cloud", "state"):
         try:
             ray.kill(ray.get_actor(name, namespace=actors.NAMESPACE))

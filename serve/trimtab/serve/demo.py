@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -25,7 +26,7 @@ from trimtab.serve.show import candidates_table, follow_plan
 
 # What each step takes on two cores, in seconds: only for the progress bars.
 USUAL_S = {"Ray, actors and API": 22.0, "the cloud's inventory and its load of the last day": 5.0}
-# Actions are watched often, because a second here is a minute there.
+# One second here is half a minute there, so the cloud is collected and watched in short intervals of wall time.
 BRISK = {"collect_interval_s": 300.0, "migration_interval_s": 5.0, "migrations_total": 40, "migrations_per_host": 2}
 
 
@@ -125,7 +126,7 @@ def _story(console: Console, client: Client, ask_cloud: Callable[..., Any], sett
     if plan["state"] != "RECOMMENDED":
         console.print(f"[yellow]no plan is recommended:[/yellow] {audit['status_message']}")
         return Story(f"Trimtab: {goal}", audit, plan, candidates, before, before, nothing, {}, {}, (), facts)
-    console.print(f"  starting action plan [bold]{plan['uuid']}[/bold] (a second here is a minute in the cloud)")
+    console.print(f"  starting action plan [bold]{plan['uuid']}[/bold] (a second here is half a minute in the cloud)")
     client.start(plan["uuid"])
     plan = follow_plan(client, plan["uuid"], console)
     console.print(f"  action plan is [bold]{plan['state']}[/bold] {plan['status_message'] or ''}")
@@ -183,7 +184,9 @@ def _measured(
 
 
 def _before_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
-    table = Table("the cluster", "before", "after", title="Before and after", title_justify="left")
+    table = Table("the cluster", title="Before and after", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
     for name, title, pattern in (
         ("hosts_in_use", "hosts in use", "{:.0f}"),
         ("cpu_mean_pct", "mean CPU of the hosts, %", "{:.1f}"),
@@ -196,11 +199,10 @@ def _before_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
 
 
 def _effect(story: Story) -> Table:
-    title = "Rehearsed against measured, over the 24 hours from the start of the plan"
-    table = Table(
-        "", "unit", "doing nothing\n(rehearsed)", "the plan\n(rehearsed)", "the plan\n(measured)", title=title
-    )
-    table.title_justify = "left"
+    table = Table(title="Rehearsed against measured", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("over the 24 hours from the start of the plan")
+    for heading in ("unit", "doing nothing,\nrehearsed", "the plan,\nrehearsed", "the plan,\nmeasured"):
+        table.add_column(heading, justify="right")
     for row in figure_rows(story):
         table.add_row(*row)
     return table

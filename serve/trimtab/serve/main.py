@@ -80,7 +80,7 @@ def demo(
     """Run one audit end to end: simulated cloud, local Ray, HTTP API, rehearsals, an applied plan, a report."""
     from trimtab.serve.demo import run_demo
 
-    cloud = {"hosts": hosts, "instances": instances, "seed": seed, "trace": trace, "speed": 60.0}
+    cloud = {"hosts": hosts, "instances": instances, "seed": seed, "trace": trace, "speed": 30.0}
     run_demo(console, lambda **more: _settings(port=port, cloud=cloud, **more), goal, report, dashboard=dashboard)
 
 

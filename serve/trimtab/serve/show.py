@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -14,38 +15,33 @@ from trimtab.serve.client import ENDED, Client
 
 Body = Mapping[str, Any]
 
-# field, heading, format
+# field, heading, format, also in a narrow terminal
 SCORE_COLUMNS = (
-    ("hosts_in_use", "hosts\nin use", "{:.0f}"),
-    ("cpu_sd_pp", "CPU sd\n(pp)", "{:.2f}"),
-    ("energy_kwh", "energy\n(kWh)", "{:.0f}"),
-    ("overload_min_after", "overload\nafter (min)", "{:.0f}"),
-    ("overload_min_during", "overload\nduring (min)", "{:.0f}"),
-    ("slatah", "SLATAH", "{:.4f}"),
-    ("moves", "moves", "{:.0f}"),
-    ("moved_gib", "moved\n(GiB)", "{:.0f}"),
-    ("duration_s", "takes\n(min)", "{:.1f}"),
+    ("hosts_in_use", "hosts\nin use", "{:.0f}", True),
+    ("cpu_sd_pp", "CPU sd\npp", "{:.1f}", True),
+    ("energy_kwh", "energy\nkWh", "{:.0f}", True),
+    ("overload_min_after", "overload\nafter, min", "{:.0f}", False),
+    ("overload_min_during", "overload\nduring, min", "{:.0f}", False),
+    ("slatah", "SLATAH\n%", "{:.2f}", True),
+    ("moves", "moves", "{:.0f}", True),
+    ("moved_gib", "moved\nGiB", "{:.0f}", False),
+    ("duration_s", "takes\nmin", "{:.1f}", True),
 )
+DIVISORS = {"duration_s": 60, "slatah": 0.01}
 
 
 def score_cell(score: Body, field: str, pattern: str) -> str:
-    """One figure of a score; durations in minutes."""
-    if field not in score:
-        return "–"
-    return pattern.format(score[field] / 60 if field == "duration_s" else score[field])
+    """One figure of a score; durations in minutes, SLATAH in per cent."""
+    return pattern.format(score[field] / DIVISORS.get(field, 1)) if field in score else "–"
 
 
 def candidates_table(rows: Sequence[Body], width: int = 120) -> Table:
     """Candidates with their rehearsed scores, winner first; narrow terminals get fewer columns."""
-    columns = (
-        SCORE_COLUMNS
-        if width >= 110
-        else tuple(c for c in SCORE_COLUMNS if c[0] not in {"slatah", "overload_min_during"})
-    )
-    table = Table(title="Candidates, as rehearsed", title_justify="left")
+    columns = [column for column in SCORE_COLUMNS if width >= 110 or column[3]]
+    table = Table(title="Candidates, as rehearsed", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rank", justify="right")
-    table.add_column("candidate", overflow="fold")
-    for _, heading, _ in columns:
+    table.add_column("candidate", overflow="fold", min_width=26)
+    for _, heading, _, _ in columns:
         table.add_column(heading, justify="right")
     for row in rows:
         parameters = ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
@@ -54,7 +50,7 @@ def candidates_table(rows: Sequence[Body], width: int = 120) -> Table:
             label += f"\n[red]{row['verdict']}: {str(row['reason'])[:120]}[/red]"
         rank = "★ 1" if row["verdict"] == "chosen" else str(row["rank"] or "–")
         style = "bold green" if row["verdict"] == "chosen" else None
-        cells = [score_cell(row["score"], field, pattern) for field, _, pattern in columns]
+        cells = [score_cell(row["score"], field, pattern) for field, _, pattern, _ in columns]
         table.add_row(rank, label, *cells, style=style)
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -180,11 +181,15 @@ class Model(Looping):
 
 
 class EngineParts(NamedTuple):
-    """What the engine actor works with; `settle` is called now and then to compare rehearsed with measured."""
+    """What the engine actor works with.
+
+    `settle` is called now and then to compare rehearsed with measured; `warm` once in every worker before it is needed.
+    """
 
     parts: engine.Parts
     workers: int
     settle: Callable[[], Awaitable[None]]
+    warm: Callable[[Any, Any], Any]
 
 
 class Engine(Looping):
@@ -196,8 +201,13 @@ class Engine(Looping):
         super().__init__()
         self._parts = build(Gauges())
         self._wake = asyncio.Event()
+        self._start(self._warm_workers())
         self._start(self._audit_forever())
         self._start(self._settle_forever())
+
+    async def _warm_workers(self) -> None:
+        cores = int((await asyncio.to_thread(ray.cluster_resources)).get("CPU", 1))
+        await self._parts.parts.compute.map(self._parts.warm, None, list(range(cores)), math.inf)
 
     async def _audit_forever(self) -> None:
         while True:
