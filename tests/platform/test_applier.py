@@ -710,7 +710,7 @@ async def test_two_appliers_never_run_one_plan(scene: Scene) -> None:
 
 async def test_an_applier_that_lost_its_lease_stops_and_writes_nothing_more(scene: Scene) -> None:
     plan = scene.plan(move("a0", "h1", "h3"), move("a1", "h1", "h3", "a0"))
-    written = []
+    written: list[float] = []
 
     async def noting(method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         answer = await scene.port._call(method, arguments, named)

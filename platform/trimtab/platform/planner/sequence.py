@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Sequence
+from enum import Enum
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from trimtab.platform.planner.knots import knots
 from trimtab.platform.planner.rooms import Amounts, Rooms
 
 CLOSING = ("disabled", "off")  # what must not happen to a host that keeps an instance it should have lost
+
+
+class Force(Enum):
+    """How hard to try to open a circle."""
+
+    SPARE = 0  # detours to hosts with room that nobody counts on
+    BORROW = 1  # detours to any host that has room now
+    GIVE_UP = 2  # leave moves out
 
 
 class Sequencer:
@@ -81,9 +90,9 @@ class Sequencer:
                 self.settle()
                 if not self.stuck():
                     break
-            if self._untangle(give_up=False) or self._serve_lazy(short_too=False):
+            if self._untangle(Force.SPARE) or self._untangle(Force.BORROW) or self._serve_lazy():
                 continue
-            self._untangle(give_up=True)
+            self._untangle(Force.GIVE_UP)
         for job in self.jobs:
             if job.fate is Fate.PENDING:
                 self._leave_out(job)
@@ -137,13 +146,15 @@ class Sequencer:
         else:
             del self._lowest[host]
 
-    def _serve_lazy(self, *, short_too: bool) -> bool:
+    def _serve_lazy(self, *, detours: bool = False, short_too: bool = False) -> bool:
+        """Plan lazy moves to hosts that are not short (`short_too`: any), or only second halves of detours."""
         kept: list[Job] = []
         before = len(self.planned)
         for job in sorted(self._lazy, key=lambda job: job.number):
             if job.fate is not Fate.PENDING:
                 continue
-            if self._has_room(job) and (short_too or not self.rooms.short(job.destination)):
+            wanted = (job.came_by >= 0 or not detours) and (short_too or not self.rooms.short(job.destination))
+            if wanted and self._has_room(job):
                 self._plan(job)
             else:
                 kept.append(job)
@@ -186,7 +197,7 @@ class Sequencer:
 
     # -- circles -----------------------------------------------------------------------------------------------
 
-    def _untangle(self, *, give_up: bool) -> bool:
+    def _untangle(self, force: Force) -> bool:
         """Open circles of waits: by detours, or by leaving moves out; True when anything changed.
 
         Works on the circles that wait for nobody else: opening those may open the others.
@@ -212,9 +223,9 @@ class Sequencer:
                 # A host nobody leaves any more, or a job that waits for such a host.
                 dead[number] = not circle or self._drop(circle[0])
                 changed |= bool(circle) and dead[number]
-            elif self._detour(circle):
+            elif self._detour(circle, force):
                 changed = True
-            elif give_up:
+            elif force is Force.GIVE_UP:
                 changed = True
                 dead[number] = self._give_up(circle)
         return changed
@@ -252,7 +263,7 @@ class Sequencer:
             self._leave_out(job)
         return not awaited
 
-    def _detour(self, circle: Sequence[Job]) -> bool:
+    def _detour(self, circle: Sequence[Job], force: Force) -> bool:
         """Take the cheapest moves of a circle by way of a third host; True when there was one.
 
         First choice are moves whose leaving lets somebody in at once. Large circles get several detours a time.
@@ -267,7 +278,10 @@ class Sequencer:
                 kind = (job.need, int(self.model.pinned_zone[job.instance]))
                 if kind in nowhere or not self._may_detour(job) or not wanted(job):
                     continue
-                third = self._third_host(job)
+                third = self._third_host(job, force)
+                if third < 0 and self._serve_lazy(detours=True):  # earlier ones may end now
+                    self.settle()
+                    third = self._third_host(job, force) if self._may_detour(job) else -1
                 if third < 0:
                     if self.model.group[job.instance] < 0:
                         nowhere.add(kind)
@@ -300,21 +314,19 @@ class Sequencer:
             for need in self._waiting.get(job.source, ())
         )
 
-    def _third_host(self, job: Job) -> int:
-        """Where an instance can stay in between: room that others do not count on if possible, then most memory; -1."""
+    def _third_host(self, job: Job, force: Force) -> int:
+        """Where an instance can stay in between: the host with the most memory free; -1 when there is none."""
         model, need = self.model, np.array(job.need)
         asked = need > 0
-        ok: Bools = self._resting & (self.rooms.room[:, asked] >= need[asked]).all(axis=1)
+        free = self.rooms.room if force is not Force.SPARE else np.minimum(self.rooms.room, self.rooms.slack)
+        ok: Bools = self._resting & (free[:, asked] >= need[asked]).all(axis=1)
         if (zone := model.pinned_zone[job.instance]) >= 0:
             ok &= model.zone.codes == zone
         if (group := int(model.group[job.instance])) >= 0:
             ok &= self._away_from_peers(job.instance, group)
         ok[[job.source, job.destination]] = False
-        if not ok.any():
-            return -1
-        spare = (self.rooms.slack[:, asked] >= need[asked]).all(axis=1)
-        best = ok & spare if (ok & spare).any() else ok
-        return int(np.argmax(np.where(best, self.rooms.room[:, MEMORY], np.iinfo(np.int64).min)))
+        best = int(np.argmax(np.where(ok, free[:, MEMORY], np.iinfo(np.int64).min)))
+        return best if ok[best] else -1
 
     def _away_from_peers(self, instance: int, group: int) -> Bools:
         """Hosts where a stay in between breaks no hard policy: no peer was, is or comes there."""

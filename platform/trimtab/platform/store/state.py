@@ -14,7 +14,7 @@ from typing import IO, Any, TypeAlias, TypeVar, cast
 
 import duckdb
 
-from trimtab.platform.errors import Conflict, InvalidInput, TrimtabError
+from trimtab.platform.errors import Conflict, InvalidInput
 from trimtab.platform.records import (
     RECORDS,
     Action,
