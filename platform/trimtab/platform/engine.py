@@ -307,6 +307,7 @@ def candidate_rows(
     for number, entry in enumerate(entries):
         candidate = entry.candidate or Candidate(())
         reasons = [entry.error] if entry.error is not None else list(entry.tried.reasons)
+        told = [candidate.because, *candidate.notes, *(entry.tried.plan.notes if entry.tried.plan else ())]
         rows.append(
             CandidateRecord(
                 uuid=str(uuid.uuid4()),
@@ -317,9 +318,7 @@ def candidate_rows(
                 verdict=_verdict(entry, number == chosen),
                 rank=rank.get(number),
                 reason="; ".join(reasons) or None,
-                because="; ".join(
-                    [candidate.because, *candidate.notes, *(entry.tried.plan.notes if entry.tried.plan else ())]
-                ),
+                because="; ".join(dict.fromkeys(told)),
                 indicators=dict(candidate.indicators),
                 score=asdict(entry.tried.score) if entry.tried.score is not None else {},
                 steps=steps_to_json(snapshot.model, candidate.steps),

@@ -100,9 +100,9 @@ def run_demo(
 def _story(console: Console, client: Client, ask_cloud: Callable[..., Any], settings: Settings, goal: str) -> Story:
     with step(console, "the cloud's inventory and its load of the last day"):
         before = _collected(client, 1)
-    load = f"load of {settings.cloud.trace}" if settings.cloud.trace else "a day of generated load"
+    load = f"trace {settings.cloud.trace.name}" if settings.cloud.trace else "generated"
     console.print(
-        f"  {before['hosts']} hosts ({before['hosts_in_use']} in use), {before['instances']} instances, {load}; "
+        f"  {before['hosts']} hosts ({before['hosts_in_use']} in use), {before['instances']} instances, load: {load}; "
         f"mean CPU {before['cpu_mean_pct']:.1f} %, sd {before['cpu_sd_pp']:.1f} pp, {before['power_w'] / 1000:.1f} kW"
     )
     template = client.create("audit_templates", {"name": "demo", "goal": goal})

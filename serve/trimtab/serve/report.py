@@ -124,7 +124,7 @@ def _candidates(rows: Sequence[Body]) -> str:
             score["moved_gib"], score["hosts_in_use"], s=40 + score["duration_s"] / 20, color=colour, alpha=0.7
         )
         axes.annotate(
-            f"{row['strategy_name']} #{row['number']}",
+            "do nothing" if row["strategy_name"] == "do_nothing" else f"#{row['number']}",
             (score["moved_gib"], score["hosts_in_use"]),
             textcoords="offset points",
             xytext=(6, 4),

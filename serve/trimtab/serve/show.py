@@ -45,7 +45,9 @@ def candidates_table(rows: Sequence[Body], width: int = 120) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         parameters = ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
-        label = row["strategy_name"] + (f"\n[dim]{parameters}[/dim]" if parameters else "")
+        label = f"{row['strategy_name']} [dim]#{row['number']}[/dim]" + (
+            f"\n[dim]{parameters}[/dim]" if parameters else ""
+        )
         if row["verdict"] in {"rejected", "failed"}:
             label += f"\n[red]{row['verdict']}: {str(row['reason'])[:120]}[/red]"
         rank = "★ 1" if row["verdict"] == "chosen" else str(row["rank"] or "–")
