@@ -311,6 +311,15 @@ def test_two_full_hosts_swap_by_way_of_the_host_with_room_and_the_smaller_instan
     assert "host2" in made.notes[0]
 
 
+def test_full_hosts_that_exchange_everything_in_pairs_take_one_detour_a_pair() -> None:
+    home = [host for host in range(40) for _ in range(3)]
+    model = cluster([3] * 40 + [2], home, [1] * 120)
+    made = plan(model, *(Migrate(n, host ^ 1) for n, host in enumerate(home)))
+    assert len(made.notes) == 20
+    assert len(made.actions) == 140
+    assert carry_out(model, made, random.Random(4)).tolist() == [host ^ 1 for host in home]
+
+
 def test_a_circle_of_three_full_hosts_takes_one_detour() -> None:
     model = cluster([1, 1, 1, 1], [0, 1, 2], [1, 1, 1])
     made = plan(model, Migrate(0, 1), Migrate(1, 2), Migrate(2, 0))
