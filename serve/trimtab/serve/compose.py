@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 import socket
 import time
@@ -15,8 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import ray
-from ray import serve
+
+from trimtab.serve import local_ray  # sets what Ray reads when it is imported, so it comes first
+
+import ray  # isort: skip
+from ray import serve  # isort: skip
 
 from trimtab.platform.applier import serve_plans
 from trimtab.platform.clocks import PacedClock, WallClock
@@ -247,7 +249,7 @@ def deploy(settings: Settings) -> Running:
         Conflict: the API's port is taken.
     """
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
-    dashboard = _start_ray(settings)
+    dashboard = local_ray.start(settings.ray, actors.NAMESPACE)
     with socket.socket() as probe:
         if probe.connect_ex((settings.host, settings.port)) == 0 and APPLICATION not in _serving():
             raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
@@ -282,41 +284,6 @@ def _serving() -> set[str]:
         return set(serve.status().applications)
     except Exception:  # noqa: BLE001 (Serve raises various things where it never ran: then nothing is served)
         return set()
-
-
-def _start_ray(settings: Settings) -> str | None:
-    """A local Ray of modest size, or the cluster that was named; the address of its dashboard."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
-    if ray.is_initialized():
-        return None
-    where: dict[str, Any] = (
-        {"address": settings.ray.address}
-        if settings.ray.address
-        else {
-            "num_cpus": settings.ray.num_cpus,
-            "object_store_memory": settings.ray.object_store_mb * 1024 * 1024,
-            "include_dashboard": settings.ray.dashboard,
-            "dashboard_host": "127.0.0.1",
-            "dashboard_port": settings.ray.dashboard_port,
-            "_node_ip_address": "127.0.0.1",
-        }
-    )
-    if settings.ray.metrics_port and not settings.ray.address:
-        where["_metrics_export_port"] = settings.ray.metrics_port
-    try:
-        return _initialised(where)
-    except Exception as error:  # noqa: BLE001 (Ray raises many things)
-        # Ray waits 30 s for its own node and gives up; on a loaded machine that is too short.
-        log.warning("Ray did not start in time (%s); trying once more", error)
-        ray.shutdown()
-        return _initialised(where)
-
-
-def _initialised(where: Mapping[str, Any]) -> str | None:
-    context = ray.init(namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **where)
-    return context.dashboard_url or None
 
 
 def shutdown() -> None:
