@@ -118,7 +118,7 @@ def narrow(model: ClusterModel, scope: Sequence[Mapping[str, Any]]) -> tuple[Clu
             keep |= _in_aggregates(model, rule["host_aggregates"], notes)
         elif "availability_zones" in rule:
             includes = True
-            keep |= _in_zones(model, [item["name"] for item in rule["availability_zones"]])
+            keep |= _in_zones(model, [item["name"] for item in rule["availability_zones"]], notes)
         for item in rule.get("exclude", []):
             gone |= _excluded_hosts(model, item, notes)
             excluded |= _excluded_instances(model, item, notes)
@@ -130,11 +130,12 @@ def _compute(scope: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return next((list(entry["compute"]) for entry in scope if entry.get("compute")), [])
 
 
-def _in_zones(model: ClusterModel, names: Sequence[str]) -> Bools:
+def _in_zones(model: ClusterModel, names: Sequence[str], notes: list[str]) -> Bools:
     if names == ["*"]:
         return np.ones(model.hosts, bool)
-    codes = [code for code, name in enumerate(model.zone.names) if name in set(names)]
-    return np.isin(model.zone.codes, codes)
+    found = [model.zone.rows(name) for name in names]
+    notes += [f"scope: no host is in zone {name}" for name, rows in zip(names, found, strict=True) if not rows.any()]
+    return np.logical_or.reduce([np.zeros(model.hosts, bool), *found])
 
 
 def _in_aggregates(model: ClusterModel, items: Sequence[Mapping[str, Any]], notes: list[str]) -> Bools:
