@@ -118,6 +118,7 @@ def build_model(settings: Settings) -> actors.ModelParts:
         SimulatedDatasource(ask),
         RemoteRecorder(actors.call_of(_actor("state"), "measurements")),
         settings.history_s,
+        settings.keep_days,
     )
     interval = max(2.0, settings.collect_interval_s / settings.cloud.speed)
     return actors.ModelParts(collector, interval, cluster_figures)
@@ -168,6 +169,10 @@ class RemoteRecorder:
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
         """Samples kept before."""
         return await self._call("samples", (metric, kind, start_s, end_s), {})
+
+    async def tidy(self, now_s: float, keep_days: int) -> None:
+        """Put the files in order."""
+        await self._call("tidy", (now_s, keep_days), {})
 
 
 def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[None]]) -> Backend:

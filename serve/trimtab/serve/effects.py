@@ -26,8 +26,9 @@ async def settle(
         clock: the cloud's clock as it is now.
         measure: (start, end of the plan, horizon) -> score, in cloud seconds.
         horizon_s: how long after its start a plan is measured.
-        tell: counts the migrations that ended.
+        tell: counts the plans that wait and the migrations that ended.
     """
+    tell("plan_queue_length", await store.count(ActionPlan, {"state": PlanState.PENDING}))
     ended = await store.list(ActionPlan, {"state": [PlanState.SUCCEEDED, PlanState.FAILED, PlanState.CANCELLED]})
     for plan in ended:
         if "hosts_in_use" in plan.measured or plan.measured.get("started_at_s", 0) is None:
