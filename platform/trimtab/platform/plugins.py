@@ -40,29 +40,35 @@ def load() -> Plugins:
     """Load everything that is installed, by name.
 
     Raises:
-        TrimtabError: an entry point cannot be imported, or its name is not the plug-in's own.
+        TrimtabError: an entry point cannot be imported, its name is not the plug-in's own or is taken, or a strategy
+            lacks a member or names a goal that is not there.
     """
     strategies: dict[str, Strategy] = {}
     for name, cls in _group("trimtab.strategies").items():
         strategies[name] = cls()
-        _same_name(name, strategies[name].name)
         if not isinstance(strategies[name], Strategy):
             raise TrimtabError(f"strategy {name} ({cls.__module__}) lacks a member of contracts.Strategy")
+        _same_name(name, strategies[name].name)
     goals: dict[str, Goal] = _group("trimtab.goals")
     for name, goal in goals.items():
         _same_name(name, goal.name)
     for strategy in strategies.values():
         if strategy.goal not in goals:
             raise TrimtabError(f"strategy {strategy.name} wants goal {strategy.goal}, which is not installed")
-    return Plugins(strategies, goals, _group("trimtab.actions"))
+    actions: dict[str, type[ActionHandler]] = _group("trimtab.actions")
+    for name, handler in actions.items():
+        _same_name(name, handler.action_type)
+    return Plugins(strategies, goals, actions)
 
 
 def _group(group: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        if point.name in found:
+            raise TrimtabError(f"two installed packages have a plug-in {point.name} of {group}: remove one of them")
         try:
             found[point.name] = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # a module being imported may raise anything
             raise TrimtabError(f"plug-in {point.name} of {group} ({point.value}) cannot be loaded: {error}") from error
     return found
 

@@ -43,8 +43,9 @@ def rank(goal: Goal, scores: Sequence[Score]) -> list[int]:
 
 def beats(goal: Goal, score: Score, nothing: Score) -> str | None:
     """The first field in which a score is better than doing nothing by at least its resolution; None if it is not."""
-    mine, other = key(goal, score).steps, key(goal, nothing).steps
+    # Not the steps of `key`: two values a hair apart may lie on either side of an edge, which is nothing to move for.
+    mine, other = key(goal, score).exact, key(goal, nothing).exact
     for name, a, b in zip(goal.ordering, mine, other, strict=True):
-        if a != b:
+        if abs(a - b) >= RESOLUTION[name] * (1 - 1e-9):
             return name if a < b else None
     return None
