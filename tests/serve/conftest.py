@@ -47,6 +47,9 @@ class Recorder:
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
         return self.kept.samples(metric, kind, start_s, end_s)
 
+    async def tidy(self, now_s: float, keep_days: int) -> None:
+        self.kept.tidy(now_s, keep_days)
+
 
 @dataclass
 class Whole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from trimtab.platform import scope as scopes
 from trimtab.platform.contracts import Datasource, Driver
-from trimtab.platform.errors import CloudError, CloudUnavailable, DatasourceError
+from trimtab.platform.errors import CloudError, CloudUnavailable, DatasourceError, TrimtabError
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.snapshot import History, Need, Snapshot
 
@@ -27,6 +28,7 @@ RECORDED = (
     ("host_ram_usage", "host"),
 )
 STEP_S = 300.0
+DAY_S = 86_400.0
 
 
 class Recorder(Protocol):
@@ -40,39 +42,51 @@ class Recorder(Protocol):
         """Samples kept before, as `Datasource.samples` gives them."""
         ...
 
+    async def tidy(self, now_s: float, keep_days: int) -> None:
+        """Merge the small files of finished days, forget days older than so many."""
+        ...
+
 
 class Collector:
     """Holds the newest model and the recorded load; the only mutable thing about a cloud in this process."""
 
-    def __init__(self, driver: Driver, datasource: Datasource, recorder: Recorder, history_s: float) -> None:
+    def __init__(
+        self, driver: Driver, datasource: Datasource, recorder: Recorder, history_s: float, keep_days: int = 30
+    ) -> None:
         self.driver, self.datasource, self.recorder, self.history_s = driver, datasource, recorder, history_s
+        self.keep_days = max(keep_days, math.ceil(history_s / DAY_S) + 1)  # what forecasts look back on stays
         self.model: ClusterModel | None = None
         self.version = 0
         self.collected_at = 0.0
         self.fault: str | None = None
+        self.gaps: dict[str, str] = {}  # by metric: why nothing new of it could be recorded
         self.history: History | None = None
         self._recorded_until: dict[str, float] = {}
+        self._tidied: float | None = None
         self._turn = asyncio.Lock()
 
     async def collect(self) -> int:
         """Read inventory and new samples; returns the new version. A failure keeps the last good model.
 
+        Measurements that cannot be read are no failure: they are noted in `gaps` and asked for again next time.
+
         Raises:
-            CloudError, DatasourceError, ModelError: also noted in `fault`, which snapshots then carry.
+            CloudError, ModelError, TrimtabError (of the recorder): also noted in `fault`, which snapshots then carry.
         """
         async with self._turn:
             try:
                 inventory = await self.driver.inventory()
                 model = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
-                for metric, kind in RECORDED:
-                    await self._record(metric, kind, inventory.at)
-                self.history = await self._history(model, inventory.at)
+                asked = {metric: await self._record(metric, kind, inventory.at) for metric, kind in RECORDED}
+                self.history = await self._history(model, inventory.at, asked["instance_cpu_usage"])
             except Exception as error:
                 self.fault = f"{type(error).__name__}: {error}"
                 raise
             self.model, self.collected_at, self.fault = model, inventory.at, None
             self.version += 1
-            return self.version
+            version = self.version
+        await self._tidy(inventory.at)
+        return version
 
     async def freeze(
         self, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed_before: Sequence[str] = ()
@@ -87,11 +101,14 @@ class Collector:
                 await self.collect()
             except (CloudError, DatasourceError) as error:
                 raise CloudUnavailable(f"there is no model of the cloud yet: {error}") from error
-        whole, history = self.model, self.history
+        # All of one collection: another one may end while the datasource answers.
+        whole, history, at, version = self.model, self.history, self.collected_at, self.version
         assert whole is not None  # noqa: S101 (collect sets it or raises)
         model, notes = scopes.narrow(whole, scope)
         if self.fault:
             notes.append(f"the model is stale, the last collection failed: {self.fault}")
+        if self.gaps:
+            notes.append(f"the load is not recorded at the moment: {'; '.join(dict.fromkeys(self.gaps.values()))}")
         if history is not None and model is not whole and model.instances != whole.instances:
             columns = whole.instance_rows(model.instance_ids)
             history = History(history.start_s, history.step_s, history.cpu_pct[:, columns])
@@ -99,52 +116,82 @@ class Collector:
         measured: dict[Need, npt.NDArray[np.float64]] = {}
         if unique:
             try:
-                measured = by_row(model, unique, await self.datasource.aggregate(unique, self.collected_at))
-            except DatasourceError as error:  # strategies treat what is missing as missing
+                measured = by_row(model, unique, await self.datasource.aggregate(unique, at))
+            except (DatasourceError, CloudError) as error:  # strategies treat what is missing as missing
                 notes.append(f"measurements are missing: {error}")
         failed = model.instance_rows(list(failed_before))
         return Snapshot(
             model=model,
-            taken_at=self.collected_at,
-            version=self.version,
+            taken_at=at,
+            version=version,
             measured=measured,
             history=history,
             failed_before=tuple(int(row) for row in failed[failed >= 0]),
             notes=tuple(notes),
         )
 
-    async def _record(self, metric: str, kind: str, now: float) -> None:
-        """Fetch what is new of one metric and keep it."""
+    async def _record(self, metric: str, kind: str, now: float) -> float:
+        """Fetch what is new of one metric and keep it; returns the time from which on it was asked for."""
         since = self._recorded_until.get(metric)
         if since is None:
             kept = await self.recorder.samples(metric, kind, now - self.history_s, now + STEP_S)
             since = now - self.history_s
             if kept.num_rows:
-                since = float(np.max(kept.column("at").to_numpy())) + 1e-3
-        fresh = await self.datasource.samples(metric, kind, since, now)
+                since = _behind(kept)
+        try:
+            fresh = await self.datasource.samples(metric, kind, since, now)
+        except (DatasourceError, CloudError) as error:
+            self.gaps[metric] = str(error)
+            log.warning("%s was not recorded: %s", metric, error)
+            return since
+        self.gaps.pop(metric, None)
         if fresh.num_rows:
+            # When keeping them fails nobody knows whether they were kept: the next time asks the recorder.
+            self._recorded_until.pop(metric, None)
             await self.recorder.append(metric, kind, fresh)
-            self._recorded_until[metric] = float(np.max(fresh.column("at").to_numpy())) + 1e-3
+            self._recorded_until[metric] = _behind(fresh)
+        return since
 
-    async def _history(self, model: ClusterModel, now: float) -> History:
+    async def _history(self, model: ClusterModel, now: float, asked_since: float) -> History:
         """The recorded CPU of the model's instances over the last `history_s` seconds."""
-        end = np.floor(now / STEP_S) * STEP_S
+        end = math.floor(now / STEP_S) * STEP_S
         start = end - self.history_s
-        old = self.history
+        cpu_pct = np.full((round(self.history_s / STEP_S), model.instances), np.nan, np.float32)
+        since, old = start, self.history
         if old is not None and self.model is not None and start >= old.start_s:
             shift = round((start - old.start_s) / STEP_S)
-            columns = self.model.instance_rows(model.instance_ids)
-            kept = np.full((round(self.history_s / STEP_S), model.instances), np.nan, np.float32)
-            rows = max(0, len(old.cpu_pct) - shift)
-            if rows:
-                kept[:rows] = np.where(columns >= 0, old.cpu_pct[shift:, columns], np.nan)
-            since = old.end_s
-        else:
-            kept = np.full((round(self.history_s / STEP_S), model.instances), np.nan, np.float32)
-            since = start
+            _take(old.cpu_pct[shift:], self.model.instance_rows(model.instance_ids), cpu_pct)
+            since = min(old.end_s, asked_since)  # earlier than its end where a gap was closed
         fresh = await self.recorder.samples("instance_cpu_usage", "instance", since, end)
-        fill(kept, fresh, model, start)
-        return History(float(start), STEP_S, kept)
+        fill(cpu_pct, fresh, model, start)
+        cpu_pct.flags.writeable = False
+        return History(start, STEP_S, cpu_pct)
+
+    async def _tidy(self, now: float) -> None:
+        """Once a day of the cloud's time let the recorder put its files in order."""
+        today = now // DAY_S
+        if today == self._tidied:
+            return
+        try:
+            await self.recorder.tidy(now, self.keep_days)
+        except (TrimtabError, OSError) as error:  # disorder is no reason to have no model; tried again next time
+            log.warning("the measurements could not be tidied: %s", error)
+        else:
+            self._tidied = today
+
+
+def _behind(samples: pa.Table) -> float:
+    """A time just after the last sample."""
+    return float(np.max(samples.column("at").to_numpy())) + 1e-3
+
+
+def _take(old: npt.NDArray[np.float32], columns: npt.NDArray[np.int32], into: npt.NDArray[np.float32]) -> None:
+    """Copy some columns of old rows to the first rows of a matrix of NaN, without a third matrix; -1 stays NaN."""
+    if not len(old) or not old.shape[1]:
+        return
+    rows = into[: len(old)]
+    np.take(old, columns, axis=1, out=rows, mode="clip")
+    rows[:, columns < 0] = np.nan
 
 
 def fill(cpu_pct: npt.NDArray[np.float32], samples: pa.Table, model: ClusterModel, start_s: float) -> None:

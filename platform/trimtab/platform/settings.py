@@ -46,6 +46,7 @@ class Settings(BaseSettings):
 
     collect_interval_s: float = Field(300.0, gt=0, description="Cloud seconds between two collections")
     history_s: float = Field(86_400.0, gt=0, description="How much recorded load a rehearsal may look back on")
+    keep_days: int = Field(30, ge=1, description="Days after which recorded measurements are deleted")
     horizon_s: float = Field(86_400.0, gt=0, description="How far a rehearsal looks ahead")
     max_audit_workers: int = Field(2, ge=1)
     applier_workers: int = Field(1, ge=1)

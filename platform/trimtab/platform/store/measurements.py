@@ -124,6 +124,20 @@ class Measurements:
             shutil.rmtree(folder)
         return len(expired)
 
+    def tidy(self, now_s: float, keep_days: int) -> int:
+        """Merge the files of every finished day and delete days older than so many; returns how much went away.
+
+        Today's files stay small, because more of them are written; what comes late for a finished day is merged into
+        it the next time.
+
+        Raises:
+            InvalidInput: less than one day is to be kept.
+        """
+        today = datetime.fromtimestamp(now_s, UTC).date()
+        expired = self.retain(keep_days, today)
+        days = {day for folder in self._folder.glob("metric=*/date=*") if (day := _day(folder)) is not None}
+        return expired + sum(self.compact(day) for day in sorted(days) if day < today)
+
     # -- reading ---------------------------------------------------------------------------------
 
     def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:
