@@ -78,11 +78,11 @@ class Collector:
                 inventory = await self.driver.inventory()
                 model = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
                 asked = {metric: await self._record(metric, kind, inventory.at) for metric, kind in RECORDED}
-                self.history = await self._history(model, inventory.at, asked["instance_cpu_usage"])
+                history = await self._history(model, inventory.at, asked["instance_cpu_usage"])
             except Exception as error:
                 self.fault = f"{type(error).__name__}: {error}"
                 raise
-            self.model, self.collected_at, self.fault = model, inventory.at, None
+            self.model, self.history, self.collected_at, self.fault = model, history, inventory.at, None
             self.version += 1
             version = self.version
         await self._tidy(inventory.at)
@@ -210,10 +210,16 @@ def by_row(model: ClusterModel, needs: Sequence[Need], table: pa.Table) -> dict[
     resources = _text(table.column("resource"))
     values = table.column("value").to_numpy()
     result = {}
+    found: list[tuple[bool, pa.Array, npt.NDArray[np.int32]]] = []
     for position, need in enumerate(needs):
         of_host = need.kind == "host"
         mine = np.flatnonzero(which == position)
-        rows = (model.host_rows if of_host else model.instance_rows)(resources.take(pa.array(mine)))
+        ids = resources.take(pa.array(mine))
+        # Metrics are mostly reported by the same resources in the same order; comparing is far cheaper than looking up.
+        rows = next((known for kind, asked, known in found if kind == of_host and asked.equals(ids)), None)
+        if rows is None:
+            rows = (model.host_rows if of_host else model.instance_rows)(ids)
+            found.append((of_host, ids, rows))
         column = np.full(model.hosts if of_host else model.instances, np.nan)
         column[rows[rows >= 0]] = values[mine][rows >= 0]
         result[need] = column

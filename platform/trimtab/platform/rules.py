@@ -71,7 +71,22 @@ def judge(model: ClusterModel, candidate: Candidate) -> list[str]:
     return reasons if len(reasons) <= MOST_REASONS else [*reasons[:MOST_REASONS], "and more"]
 
 
+def _questionable(model: ClusterModel, move: Migrate, receives: Bools, place: Ints) -> bool:
+    """Whether `_of_move` would find anything: nearly never, so that names are not looked up for nothing."""
+    v, host = move.instance, move.destination
+    if model.locked[v] or model.excluded[v] or place[v] < 0:
+        return True
+    if host < 0:
+        return False
+    zone = model.pinned_zone[v]
+    return bool(
+        place[v] == host or not model.up[host] or not receives[host] or (zone >= 0 and model.zone.codes[host] != zone)
+    )
+
+
 def _of_move(model: ClusterModel, move: Migrate, receives: Bools, place: Ints) -> list[str]:
+    if not _questionable(model, move, receives, place):
+        return []
     name, found = model.instance_name(move.instance) or model.instance_id(move.instance), []
     if model.locked[move.instance]:
         found.append(f"instance {name} is locked")
@@ -107,10 +122,11 @@ def groups_broken(model: ClusterModel, place: Ints) -> Ints:
     """How many members of each (hard) server group are where the policy does not want them, [G]."""
     broken = np.zeros(len(model.group_ids), np.int32)
     rows = np.flatnonzero((model.group >= 0) & (place >= 0))
-    pairs, members = np.unique(np.stack([model.group[rows], place[rows]], axis=1), axis=0, return_counts=True)
+    # One number a pair of group and host: sorting pairs is twenty times slower.
+    pairs, members = np.unique(model.group[rows].astype(np.int64) * model.hosts + place[rows], return_counts=True)
     if not len(pairs):
         return broken
-    groups = pairs[:, 0]
+    groups = pairs // model.hosts
     anti = model.group_policy[groups] == GroupPolicy.ANTI_AFFINITY
     np.add.at(broken, groups[anti], members[anti] - 1)
     together = np.flatnonzero(model.group_policy == GroupPolicy.AFFINITY)

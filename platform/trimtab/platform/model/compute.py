@@ -348,4 +348,6 @@ def _frozen(array: Any) -> Any:
 
 def _rows(ids: Sequence[str] | pa.Array, known: pa.Array) -> Ints:
     wanted = ids if isinstance(ids, pa.Array) else pa.array(list(ids), pa.string())
+    if len(wanted) == 0:  # or all known ids would be hashed to look for nothing
+        return np.empty(0, np.int32)
     return np.asarray(pc.fill_null(pc.index_in(wanted, value_set=known), -1).to_numpy(zero_copy_only=False), np.int32)

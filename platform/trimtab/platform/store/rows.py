@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -74,8 +75,13 @@ def _same(value: Any) -> Any:
     return value
 
 
+CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
 def canonical(text: str) -> str:
     """A uuid in its one spelling (lower case, dashes); any other text as it is."""
+    if CANONICAL.fullmatch(text):
+        return text
     try:
         return str(UUID(text))
     except ValueError:
@@ -124,7 +130,7 @@ def from_cell(column: Column, cell: Any) -> Any:
     if cell is None:
         return None if column.optional else column.fallback()
     if column.type == "json":
-        return json.loads(cell)
+        return [] if cell == "[]" else json.loads(cell)  # most lists are empty
     return cell.replace(tzinfo=UTC) if column.type == "time" else cell
 
 
@@ -161,19 +167,25 @@ def _text(kind: type[Record], column: Column, value: str) -> str:
     return text
 
 
-def _json(kind: type[Record], column: Column, value: Any) -> str:
-    def plain(odd: Any) -> Any:
-        if isinstance(odd, np.generic | np.ndarray):
-            return odd.tolist()
-        if isinstance(odd, Mapping):
-            return dict(odd)
-        raise TypeError(f"{type(odd).__name__} is not JSON")
+def _plain(odd: Any) -> Any:
+    if isinstance(odd, np.generic | np.ndarray):
+        return odd.tolist()
+    if isinstance(odd, Mapping):
+        return dict(odd)
+    raise TypeError(f"{type(odd).__name__} is not JSON")
 
+
+_ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))  # json.dumps would make one for every value
+
+
+def _json(kind: type[Record], column: Column, value: Any) -> str:
     wanted = Mapping if column.fallback() == {} else list | tuple
     if not isinstance(value, wanted):
         raise _wrong(kind, column, value, f"expected JSON {'object' if wanted is Mapping else 'list'}")
+    if not value:
+        return "{}" if wanted is Mapping else "[]"
     try:
-        return json.dumps(value, default=plain, separators=(",", ":"))
+        return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise _wrong(kind, column, value, str(error)) from error
 
