@@ -153,3 +153,9 @@ async def working(tmp_path: Path) -> AsyncIterator[Whole]:
     """A small cloud in a hurry (ten cloud minutes a second) that is audited and changed for real."""
     async with whole(tmp_path, CloudSpec(hosts=20, instances=120, seed=3, speed=SPEED)) as running:
         yield running
+
+
+@pytest.fixture
+def whole_trimtab() -> Any:
+    """For tests that need several, or one of their own kind."""
+    return whole

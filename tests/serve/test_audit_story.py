@@ -1,6 +1,7 @@
 """One audit end to end through HTTP, in this process: proposed, rehearsed, ranked, planned, applied."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,8 +11,9 @@ from pydantic import BaseModel
 from trimtab.platform import engine
 from trimtab.platform.contracts import Context
 from trimtab.platform.plugins import Plugins, load
-from trimtab.platform.proposal import Candidate, Migrate
+from trimtab.platform.proposal import Act, Candidate, Migrate
 from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.simulator.truth import CloudSpec
 
 
 async def audit_of(working: Any, **body: Any) -> dict[str, Any]:
@@ -262,13 +264,79 @@ async def test_an_audit_cancelled_while_it_runs_stays_cancelled(idle: Any, monke
     assert (await idle.get("/v1/action_plans"))["action_plans"] == []
 
 
-async def test_the_future_of_the_cloud_changes_no_score(working: Any) -> None:
-    """The rehearsal knows only what an operator knows."""
-    first = await audit_of(working, goal="server_consolidation", strategy="vm_workload_consolidation")
-    snapshot = await working.collector.freeze([], [])
-    working.cloud.rewrite_future(99)
-    plan = await plan_of(working, first)
-    assert plan["state"] == "RECOMMENDED"
-    again = await working.collector.freeze([], [])
-    assert again.version == snapshot.version
-    assert np.array_equal(again.history.cpu_pct, snapshot.history.cpu_pct, equal_nan=True)
+class Silent(Overfill):
+    """Never has anything to propose."""
+
+    name: ClassVar[str] = "vm_workload_consolidation"
+
+    def propose(self, snapshot: Snapshot, parameters: Any, context: Context) -> Sequence[Candidate]:
+        return []
+
+
+@pytest.mark.parametrize("named", [None, "vm_workload_consolidation"])
+async def test_strategies_without_a_proposal_end_in_an_empty_plan_that_says_so(
+    working: Any, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    install(monkeypatch, working, Silent())
+    audit = await audit_of(working, goal="server_consolidation", **({"strategy": named} if named else {}))
+    assert (audit["state"], audit["status_message"]) == ("SUCCEEDED", engine.NO_PROPOSAL)
+    assert (await plan_of(working, audit))["state"] == "SUCCEEDED"
+
+
+class Disguised(Overfill):
+    """Moves locked-out instances by acts instead of moves, and wants a planner that is not there."""
+
+    name: ClassVar[str] = "vm_workload_consolidation"
+    planner = "capacity"
+
+    def propose(self, snapshot: Snapshot, parameters: Any, context: Context) -> Sequence[Candidate]:
+        model = snapshot.model
+        row = int(np.flatnonzero(model.excluded & (model.host_of > 0))[0])
+        wire = {
+            "migration_type": "live",
+            "source_node": model.host_name(int(model.host_of[row])),
+            "destination_node": model.host_name(0),
+        }
+        return [Candidate((Act("migrate", model.instance_id(row), wire),), planner=self.planner)]
+
+
+@pytest.mark.parametrize(
+    ("planner", "reason"), [("capacity", "excluded by the audit's scope"), ("moon", "no planner 'moon'")]
+)
+async def test_migrations_in_the_guise_of_acts_are_judged_too(
+    working: Any, monkeypatch: pytest.MonkeyPatch, planner: str, reason: str
+) -> None:
+    monkeypatch.setattr(Disguised, "planner", planner)
+    install(monkeypatch, working, Disguised())
+    uuids = working.cloud.inventory().instances.column("uuid").to_pylist()
+    scope = [{"exclude": [{"instances": [{"uuid": uuid} for uuid in uuids]}]}]
+    template = await working.post("/v1/audit_templates", {"name": "t", "goal": "server_consolidation", "scope": scope})
+    audit = await audit_of(working, audit_template_uuid=template["uuid"])
+    assert reason in audit["status_message"]
+
+
+async def scores_of(working: Any, audit: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    candidates = (await working.get(f"/v1/audits/{audit['uuid']}/candidates"))["candidates"]
+    return sorted((f"{c['strategy_name']} {c['parameters']} {c['number']}", c["score"]) for c in candidates)
+
+
+async def test_the_future_changes_what_is_measured_and_no_score(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The rehearsal knows only what an operator knows: two clouds with one past and two futures get the same scores."""
+    whole = request.getfixturevalue("whole_trimtab")
+    scores, measured = [], []
+    for future in (None, 99):
+        # Time stands still but for the jump below, so both audits see the same moment.
+        spec = CloudSpec(hosts=20, instances=120, seed=3, speed=1e-6, start_s=1.8e9)
+        folder = tmp_path / str(future)
+        folder.mkdir()
+        async with whole(folder, spec) as running:
+            if future is not None:
+                running.cloud.rewrite_future(future)
+            audit = await audit_of(running, goal="server_consolidation")
+            scores.append(await scores_of(running, audit))
+            start = running.cloud.now()
+            running.cloud.fast_forward(86_400.0)
+            measured.append(running.cloud.measure(start, start + 86_000.0))
+    assert scores[0] == scores[1]
+    assert len(scores[0]) > 3
+    assert measured[0] != measured[1]

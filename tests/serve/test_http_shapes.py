@@ -274,3 +274,36 @@ async def test_metrics_and_openapi_are_there(idle: Any) -> None:
 
 async def test_double_slashes_and_trailing_slashes_are_forgiven(idle: Any) -> None:
     assert (await idle.http.get("/v1//goals/")).status_code == 200
+
+
+async def test_bookmark_links_and_json_suffixes_lead_to_the_object(idle: Any) -> None:
+    goal = (await idle.get("/v1/goals"))["goals"][0]
+    for link in goal["links"]:
+        assert (await idle.get(link["href"]))["uuid"] == goal["uuid"]
+    assert (await idle.get("/v1/goals.json"))["goals"][0]["uuid"] == goal["uuid"]
+    assert (await idle.http.get("/docs")).status_code == 200
+
+
+async def test_uuid_arguments_that_are_none_are_refused(idle: Any) -> None:
+    for path in ("/v1/audits?marker=nope", "/v1/action_plans?audit_uuid=nope", "/v1/actions?action_plan_uuid=nope"):
+        answer = await idle.http.get(path)
+        assert (answer.status_code, "Expected a uuid but received nope" in fault(answer)) == (400, True)
+
+
+async def test_fields_too_new_for_the_microversion_are_not_acceptable(idle: Any) -> None:
+    body = {"name": "t", "goal": "dummy", "strategy": "dummy", "default_parameters": {"para1": 2.0}}
+    answer = await idle.http.post("/v1/audit_templates", json=body, headers={VERSION: "infra-optim 1.6"})
+    assert (answer.status_code, fault(answer)) == (406, "Request not acceptable.")
+
+
+async def test_a_used_idempotency_key_of_another_kind_says_so(idle: Any) -> None:
+    headers = {"Idempotency-Key": "k"}
+    await idle.http.post("/v1/audit_templates", json={"name": "t", "goal": "dummy"}, headers=headers)
+    answer = await idle.http.post("/v1/audits", json={"audit_type": "ONESHOT", "goal": "dummy"}, headers=headers)
+    assert answer.status_code == 409
+    assert "UUID or name" not in fault(answer)
+
+
+async def test_flags_may_be_words(idle: Any) -> None:
+    made = await idle.post("/v1/audits", {"audit_type": "ONESHOT", "goal": "dummy", "auto_trigger": "yes"})
+    assert made["auto_trigger"] is True

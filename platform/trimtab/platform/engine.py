@@ -7,12 +7,15 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from trimtab.platform import ranking, rules
+from trimtab.platform.clocks import WallClock
 from trimtab.platform.contracts import Compute, Context, Goal, Planner, Rehearsal, Rehearse, Score
 from trimtab.platform.errors import Conflict, InvalidInput, PlanError, StrategyError, TrimtabError
+from trimtab.platform.lease import while_held
+from trimtab.platform.planner.wire import understood
 from trimtab.platform.plugins import Plugins, load
 from trimtab.platform.proposal import Candidate, Limits, Plan, steps_to_json
 from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, EfficacyIndicator
@@ -26,7 +29,13 @@ from trimtab.platform.store.port import StorePort
 log = logging.getLogger(__name__)
 
 NOTHING = "do_nothing"
+NO_PROPOSAL = "No strategy had anything to propose"
 LONGEST_MESSAGE = 255
+
+# CPU seconds of the steps of an audit, measured on one core of the benchmarks' machine; they only decide whether work
+# is sent to the cluster or done here, so a factor of two is no harm.
+PROPOSE_S, PROPOSE_PER_PAIR_S = 0.01, 2e-8  # a strategy, and per host x instance
+REHEARSE_PER_SAMPLE_S, REHEARSE_PER_STEP_S = 5e-8, 2e-4  # per recorded sample of an instance, and per step of a plan
 
 
 class Frozen(NamedTuple):
@@ -65,6 +74,7 @@ class Parts:
     limits: Limits
     seed: int = 0
     hostname: str = "trimtab"
+    owner: str = "engine"  # who claims audits; another name for every process
     lease_s: float = 30.0
     tell: Tell = silent
 
@@ -81,7 +91,7 @@ class TryJob(NamedTuple):
     """One candidate to be judged, planned and rehearsed."""
 
     candidate: Candidate
-    planner: Planner
+    planner: Planner | None  # None: there is none of the name the candidate asks for
     rehearse: Rehearse | None  # None: its goal has no ordering, so a score would not be used
     limits: Limits
     seed: int
@@ -117,7 +127,11 @@ def propose(snapshot: Snapshot, job: ProposeJob) -> list[Candidate]:
 def try_out(snapshot: Snapshot, job: TryJob) -> Tried:
     """Judge, plan and rehearse one candidate (on any worker)."""
     model = snapshot.model
-    if reasons := rules.judge(model, job.candidate):
+    if job.planner is None:
+        return Tried(None, None, (f"there is no planner {job.candidate.planner!r}",))
+    # Acts of type migrate move instances too: they are judged as what they do.
+    meant = replace(job.candidate, steps=tuple(understood(model, job.candidate.steps)))
+    if reasons := rules.judge(model, meant):
         return Tried(None, None, tuple(reasons))
     try:
         plan = job.planner(model, job.candidate, job.limits)
@@ -138,7 +152,7 @@ async def run_audit(parts: Parts, audit_uuid: str) -> ActionPlan | None:
     Raises:
         Conflict: somebody else has the audit.
     """
-    audit = await parts.store.claim(Audit, audit_uuid, parts.hostname, parts.lease_s)
+    audit = await parts.store.claim(Audit, audit_uuid, parts.owner, parts.lease_s)
     epoch = audit.epoch
     if audit.state == AuditState.PENDING:
         if not audit.force and await parts.store.count(ActionPlan, {"state": PlanState.ONGOING}):
@@ -148,11 +162,11 @@ async def run_audit(parts: Parts, audit_uuid: str) -> ActionPlan | None:
         changes = {"hostname": parts.hostname}
         audit = await parts.store.transition(Audit, audit_uuid, "run", changes, epoch=epoch)
     if audit.state != AuditState.ONGOING:
-        await parts.store.release(Audit, audit_uuid, parts.hostname, epoch)
+        await parts.store.release(Audit, audit_uuid, parts.owner, epoch)
         return None
-    renewal = asyncio.create_task(_renew(parts, audit_uuid, epoch))
     try:
-        return await _work(parts, audit, epoch)
+        work = _work(parts, audit, epoch)
+        return await while_held(parts.store, audit, parts.owner, parts.lease_s, WallClock(), work)
     except Conflict as conflict:
         log.warning("audit %s: outcome dropped: %s", audit_uuid, conflict)
         return None
@@ -164,15 +178,8 @@ async def run_audit(parts: Parts, audit_uuid: str) -> ActionPlan | None:
             await parts.store.transition(Audit, audit_uuid, "fail", message=message[:LONGEST_MESSAGE], epoch=epoch)
         return None
     finally:
-        renewal.cancel()
         with contextlib.suppress(Conflict):
-            await parts.store.release(Audit, audit_uuid, parts.hostname, epoch)
-
-
-async def _renew(parts: Parts, audit_uuid: str, epoch: int) -> None:
-    while True:
-        await asyncio.sleep(parts.lease_s / 3)
-        await parts.store.renew(Audit, audit_uuid, parts.hostname, epoch, parts.lease_s)
+            await parts.store.release(Audit, audit_uuid, parts.owner, epoch)
 
 
 async def _work(parts: Parts, audit: Audit, epoch: int) -> ActionPlan | None:
@@ -191,8 +198,8 @@ async def _work(parts: Parts, audit: Audit, epoch: int) -> ActionPlan | None:
         parts.tell("candidates", 1, strategy=entry.job.strategy, verdict=_verdict(entry, position == chosen))
         parts.tell("rehearsal_seconds", entry.rehearse_s, strategy=entry.job.strategy)
     rows = candidate_rows(frozen.snapshot, goal, entries, chosen)
-    plan, actions, indicators = await _plan_rows(parts, goal, entries, chosen)
-    saved = await parts.store.save_outcome(
+    plan, actions, indicators = await _plan_rows(parts, goal, jobs[0].strategy, entries, chosen)
+    return await parts.store.save_outcome(
         audit.uuid,
         event="succeed",
         epoch=epoch,
@@ -201,10 +208,8 @@ async def _work(parts: Parts, audit: Audit, epoch: int) -> ActionPlan | None:
         plan=plan,
         actions=actions,
         indicators=indicators,
+        launch=audit.auto_trigger and bool(actions),
     )
-    if saved is not None and audit.auto_trigger and saved.state == PlanState.RECOMMENDED:
-        saved = await parts.store.transition(ActionPlan, saved.uuid, "launch")
-    return saved
 
 
 def jobs_for(
@@ -229,7 +234,9 @@ async def explore(parts: Parts, goal: Goal, frozen: Frozen, jobs: Sequence[Propo
     """Propose with every job, then judge, plan and rehearse every candidate; doing nothing comes first."""
     model = frozen.snapshot.model
     size = model.hosts * model.instances
-    proposed = await parts.compute.map(propose, frozen.shared, jobs, len(jobs) * (0.01 + size * 2e-8))
+    proposed = await parts.compute.map(
+        propose, frozen.shared, jobs, len(jobs) * (PROPOSE_S + size * PROPOSE_PER_PAIR_S)
+    )
     nothing = ProposeJob(NOTHING, {}, parts.seed)
     found: list[tuple[ProposeJob, Candidate, float]] = []
     failed: list[Entry] = []
@@ -242,12 +249,15 @@ async def explore(parts: Parts, goal: Goal, frozen: Frozen, jobs: Sequence[Propo
             found += [(job, candidate, ran.seconds) for candidate in ran.value]
     rehearse = parts.rehearse if goal.ordering else None
     tries = [
-        TryJob(candidate, parts.planners[candidate.planner], rehearse, parts.limits, parts.seed)
+        TryJob(candidate, parts.planners.get(candidate.planner), rehearse, parts.limits, parts.seed)
         for _, candidate, _ in found
     ]
     steps = sum(len(candidate.steps) for _, candidate, _ in found)
-    samples = model.instances * (288 if frozen.snapshot.history is not None else 1)
-    tried = await parts.compute.map(try_out, frozen.shared, tries, len(tries) * samples * 5e-8 + steps * 2e-4)
+    history = frozen.snapshot.history
+    samples = model.instances * (len(history.cpu_pct) if history is not None else 1)
+    tried = await parts.compute.map(
+        try_out, frozen.shared, tries, len(tries) * samples * REHEARSE_PER_SAMPLE_S + steps * REHEARSE_PER_STEP_S
+    )
     entries = [
         Entry(job, candidate, ran.value or Tried(None, None), ran.node, ran.worker, seconds, ran.seconds, ran.error)
         for (job, candidate, seconds), ran in zip(found, tried, strict=True)
@@ -267,19 +277,22 @@ def choose(goal: Goal, entries: Sequence[Entry], *, named: bool) -> tuple[int | 
     if not goal.ordering:
         if broken:
             raise StrategyError(f"strategy {broken[0].job.strategy} failed: {broken[0].error}")
-        return (proposals[0], None) if proposals else (None, _rejections(entries))
+        return (proposals[0], None) if proposals else (None, _rejections(entries) or NO_PROPOSAL)
     if not proposals:
         if broken and not any(e.tried.reasons for e in entries):
             raise StrategyError(f"strategy {broken[0].job.strategy} failed: {broken[0].error}")
-        return None, _rejections(entries) or "No strategy had anything to propose"
+        return None, _rejections(entries) or NO_PROPOSAL
     scores = {p: entries[p].tried.score or Score() for p in sound}
+    if not named:
+        nothing = next(p for p in sound if entries[p].job.strategy == NOTHING)
+        better = [p for p in proposals if ranking.beats(goal, scores[p], scores[nothing]) is not None]
+        if not better:
+            fields = ", ".join(goal.ordering)
+            return None, f"Doing nothing is best: none of {len(proposals)} candidates beats it ({fields})"
+        proposals = better
     best = min(proposals, key=lambda p: (ranking.key(goal, scores[p]), p))
-    if named:
-        return best, None
-    nothing = next(p for p in sound if entries[p].job.strategy == NOTHING)
-    if ranking.beats(goal, scores[best], scores[nothing]) is None:
-        return None, f"Doing nothing is best: none of {len(proposals)} candidates beats it by {goal.ordering[0]} and on"
-    return best, None
+    candidate = entries[best].candidate
+    return best, candidate.because if candidate is not None and not candidate.steps else None
 
 
 def _rejections(entries: Sequence[Entry]) -> str | None:
@@ -332,12 +345,12 @@ def candidate_rows(
 
 
 async def _plan_rows(
-    parts: Parts, goal: Goal, entries: Sequence[Entry], chosen: int | None
+    parts: Parts, goal: Goal, first: str, entries: Sequence[Entry], chosen: int | None
 ) -> tuple[ActionPlan, list[Action], list[EfficacyIndicator]]:
     """The plan as it is stored: RECOMMENDED with its actions, or SUCCEEDED and empty when there is nothing to do."""
     entry = entries[chosen] if chosen is not None else None
-    ran = entry.job.strategy if entry else next(e.job.strategy for e in entries if e.job.strategy != NOTHING)
-    strategy = await parts.store.get(StrategyRecord, ran)
+    # A plan always names a strategy: where none is chosen, the first that was tried.
+    strategy = await parts.store.get(StrategyRecord, entry.job.strategy if entry else first)
     candidate = entry.candidate if entry and entry.candidate else Candidate(())
     plan = entry.tried.plan if entry and entry.tried.plan else Plan(())
     actions = action_rows(plan)
@@ -402,7 +415,12 @@ async def serve_audits(parts: Parts, wake: asyncio.Event, *, workers: int = 2, i
     running: dict[str, asyncio.Task[Any]] = {}
     while True:
         running = {name: task for name, task in running.items() if not task.done()}
-        waiting = await parts.store.claimable(Audit, [AuditState.PENDING, AuditState.ONGOING])
+        try:
+            waiting = await parts.store.claimable(Audit, [AuditState.PENDING, AuditState.ONGOING])
+        except Exception as error:  # noqa: BLE001 (the queue must outlive whatever the store's process is going through)
+            log.warning("the queue of audits could not be read: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(idle_s)
+            continue
         todo = [audit for audit in waiting if audit.audit_type == "ONESHOT" and audit.uuid not in running]
         parts.tell("audit_queue_length", float(len(todo)))
         for audit in todo[: max(0, workers - len(running))]:

@@ -1,24 +1,25 @@
-"""Plug-ins found through entry points, as tables by name: strategies, goals, action handlers."""
+"""Plug-ins found through entry points, as tables by name: strategies, goals, action handlers, planners."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from trimtab.platform.contracts import ActionHandler, Goal, Strategy
+from trimtab.platform.contracts import ActionHandler, Goal, Planner, Strategy
 from trimtab.platform.errors import NotFound, TrimtabError
 
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """What is installed. Strategies and goals are instances, handlers are classes."""
+    """What is installed. Strategies and goals are instances, handlers are classes, planners are functions."""
 
     strategies: Mapping[str, Strategy]
     goals: Mapping[str, Goal]
     actions: Mapping[str, type[ActionHandler]]
+    planners: Mapping[str, Planner] = field(default_factory=dict)
 
     def strategy(self, name: str) -> Strategy:
         """One strategy.
@@ -58,7 +59,7 @@ def load() -> Plugins:
     actions: dict[str, type[ActionHandler]] = _group("trimtab.actions")
     for name, handler in actions.items():
         _same_name(name, handler.action_type)
-    return Plugins(strategies, goals, actions)
+    return Plugins(strategies, goals, actions, _group("trimtab.planners"))
 
 
 def _group(group: str) -> dict[str, Any]:

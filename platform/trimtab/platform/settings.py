@@ -50,7 +50,8 @@ class Settings(BaseSettings):
     horizon_s: float = Field(86_400.0, gt=0, description="How far a rehearsal looks ahead")
     max_audit_workers: int = Field(2, ge=1)
     applier_workers: int = Field(1, ge=1)
-    lease_s: float = Field(30.0, gt=0)
+    lease_s: float = Field(15.0, gt=0, description="After so long without a sign of life others take over")
+    audit_deadline_s: float = Field(600.0, gt=0, description="A strategy or rehearsal that takes longer is stopped")
     seed: int = 0
 
     migrations_per_host: int = Field(2, ge=1)

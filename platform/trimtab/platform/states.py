@@ -106,7 +106,6 @@ PLAN = Machine(
     {
         (P.RECOMMENDED, "start"): P.PENDING,  # a person said go
         (P.RECOMMENDED, "launch"): P.ONGOING,  # auto_trigger
-        (P.RECOMMENDED, "settle"): P.SUCCEEDED,  # there is nothing to do
         (P.RECOMMENDED, "supersede"): P.SUPERSEDED,
         (P.RECOMMENDED, "cancel"): P.CANCELLED,
         (P.PENDING, "cancel"): P.CANCELLED,
@@ -139,7 +138,6 @@ ACTION = Machine(
         (X.CANCELLING, "stopped"): X.CANCELLED,
         (X.CANCELLING, "succeed"): X.SUCCEEDED,  # too late to abort
         (X.CANCELLING, "fail"): X.FAILED,
-        (X.SUCCEEDED, "disprove"): X.FAILED,  # the post-condition says so
         (X.SUCCEEDED, "revert"): X.CANCELLING,  # rollback begins
         (X.SKIPPED, "cancel"): X.CANCELLED,  # with its whole plan
         **{(state, "delete"): X.DELETED for state in X if state != X.DELETED},

@@ -22,6 +22,7 @@ from trimtab.serve.resources import (
     listing,
     only_state,
     show,
+    typed_uuid,
 )
 from trimtab.serve.wire import ACTION_PLANS, ACTIONS, Body
 
@@ -54,7 +55,7 @@ Acts = Annotated[ActionPage, Query()]
 
 async def _plans(wired: Wired, page: PlanPage) -> dict[str, Any] | None:
     return both(
-        await filter_by(wired.store, "audit_id", Audit, page.audit_uuid),
+        await filter_by(wired.store, "audit_id", Audit, typed_uuid("audit_uuid", page.audit_uuid)),
         await filter_by(wired.store, "strategy_id", Strategy, page.strategy),
     )
 
@@ -151,9 +152,7 @@ async def patch_plan(ident: str, body: list[PatchOperation], wired: Wired, base:
         return await show(wired, ACTION_PLANS, await _start(wired, plan), base, asked)
     if event != "cancel":
         raise InvalidInput(f"State transition not allowed: ({plan.state} -> {target})")
-    changed = await wired.store.transition(ActionPlan, plan.uuid, "cancel")
-    if changed.state == PlanState.CANCELLED:
-        await wired.store.transition_all(Action, {"action_plan_id": plan.id}, "cancel")
+    changed = await wired.store.transition(ActionPlan, plan.uuid, "cancel")  # its waiting actions go with it
     return await show(wired, ACTION_PLANS, changed, base, asked)
 
 
@@ -171,10 +170,11 @@ async def _actions(wired: Wired, page: ActionPage) -> dict[str, Any] | None:
     if page.action_plan_uuid and page.audit_uuid:
         raise InvalidInput("Filtering actions on both audit and action-plan is prohibited")
     if page.audit_uuid:
-        audit = await wired.store.find(Audit, page.audit_uuid)
+        audit = await wired.store.find(Audit, typed_uuid("audit_uuid", page.audit_uuid) or "")
         plans = await wired.store.list(ActionPlan, {"audit_id": audit.id}) if audit else []
         return {"action_plan_id": [plan.id for plan in plans]} if plans else None
-    return await filter_by(wired.store, "action_plan_id", ActionPlan, page.action_plan_uuid)
+    plan = typed_uuid("action_plan_uuid", page.action_plan_uuid)
+    return await filter_by(wired.store, "action_plan_id", ActionPlan, plan)
 
 
 @router.get("/actions", tags=["actions"])

@@ -37,6 +37,8 @@ DESCRIPTION = (
     "API; /v1/audits/{audit}/candidates, /v1/action_plans/{uuid}/effect, /v1/cluster and /metrics are Trimtab's own."
 )
 
+UNVERSIONED = frozenset({"docs", "metrics", "openapi.json", "redoc"})
+
 router = APIRouter()
 
 
@@ -67,6 +69,9 @@ class Microversions:
             return
         path = re.sub(r"/{2,}", "/", scope["path"])
         path = path.rstrip("/") if len(path) > 1 and not path.endswith("/detail/") else path
+        if (first := path.split("/", 2)[1]) and first not in UNVERSIONED:
+            path = f"/v1{path}" if first != "v1" else path  # bookmark links have no version
+            path = path.removesuffix(".json")
         scope = {**scope, "path": path, "raw_path": path.encode()}
         header = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"openstack-api-version"), None)
         try:
@@ -213,7 +218,12 @@ async def metrics(wired: Wired) -> Response:
         for state in MACHINES[title].states:
             if state != "DELETED":
                 gauge.labels(state).set(await wired.store.count(kind, {"state": str(state)}))
-    for name, value in (await wired.cluster()).items():
+    try:
+        figures = await wired.cluster()
+    except TrimtabError as error:  # monitoring must answer just then
+        log.warning("metrics without the cluster's figures: %s", error)
+        figures = {}
+    for name, value in figures.items():
         if isinstance(value, int | float):
             Gauge(f"trimtab_cluster_{name}", f"cluster figure {name}", registry=registry).set(value)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

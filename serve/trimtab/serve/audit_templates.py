@@ -5,15 +5,15 @@ from __future__ import annotations
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from trimtab.platform import scope as scopes
-from trimtab.platform.errors import Conflict, InvalidInput
+from trimtab.platform.errors import InvalidInput
 from trimtab.platform.records import AuditTemplate, Goal, Strategy
 from trimtab.serve.parameters import checked
 from trimtab.serve.resources import Asked, Base, Page, Wired, both, filter_by, listing, one_of_catalogue, show
-from trimtab.serve.wire import AUDIT_TEMPLATES, Body
+from trimtab.serve.wire import AUDIT_TEMPLATES, SINCE, Body
 
 router = APIRouter(prefix="/v1/audit_templates", tags=["audit templates"])
 
@@ -71,6 +71,8 @@ async def create_template(
     body: NewTemplate, request: Request, response: Response, wired: Wired, base: Base, asked: Asked
 ) -> Body:
     """Create an audit template."""
+    if body.default_parameters and asked < SINCE["audit_template", "default_parameters"]:
+        raise HTTPException(406, "Request not acceptable.")
     goal = await one_of_catalogue(wired.store, Goal, body.goal, "Goal")
     strategy = None
     if body.strategy:
@@ -96,10 +98,7 @@ async def create_template(
         scope=scopes.check(body.scope),
         default_parameters=body.default_parameters,
     )
-    try:
-        created = await wired.store.create(template, key=request.headers.get("Idempotency-Key"))
-    except Conflict as error:
-        raise Conflict(f"An audit_template with UUID or name {body.name} already exists") from error
+    created = await wired.store.create(template, key=request.headers.get("Idempotency-Key"))
     response.headers["Location"] = f"{base}/v1/audit_templates/{created.uuid}"
     return await show(wired, AUDIT_TEMPLATES, created, base, asked)
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.platform.errors import Conflict, IllegalTransition, InvalidInput, NotFound
+from trimtab.platform.errors import IllegalTransition, InvalidInput, NotFound
 from trimtab.platform.records import Audit, AuditTemplate, CandidateRecord, Goal, Strategy
 from trimtab.platform.states import AUDIT, AuditState
 from trimtab.serve import wire
@@ -39,8 +39,8 @@ class NewAudit(BaseModel):
     strategy: str | None = None
     parameters: dict[str, Any] = {}
     interval: str | None = None
-    auto_trigger: bool = False
-    force: bool = False
+    auto_trigger: Annotated[bool, Field(strict=False)] = False  # "yes", "true", ... too
+    force: Annotated[bool, Field(strict=False)] = False
     start_time: str | None = None
     end_time: str | None = None
 
@@ -121,10 +121,7 @@ async def create_audit(
         auto_trigger=body.auto_trigger,
         force=body.force,
     )
-    try:
-        created = await wired.store.create(audit, key=request.headers.get("Idempotency-Key"))
-    except Conflict as error:
-        raise Conflict(f"An audit with UUID or name {name} already exists") from error
+    created = await wired.store.create(audit, key=request.headers.get("Idempotency-Key"))
     await wired.audit_created()
     response.headers["Location"] = f"{base}/v1/audits/{created.uuid}"
     return await show(wired, AUDITS, created, base, asked)

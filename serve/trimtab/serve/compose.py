@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from trimtab.serve import local_ray  # sets what Ray reads when it is imported, 
 
 import ray  # isort: skip
 from ray import serve  # isort: skip
+from ray.exceptions import RayError  # isort: skip
 
 from trimtab.platform.applier import serve_plans
 from trimtab.platform.clocks import PacedClock, WallClock
@@ -27,7 +30,6 @@ from trimtab.platform.contracts import Score, Tools
 from trimtab.platform.engine import Parts
 from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
 from trimtab.platform.model import ClusterModel, read_model, write_model
-from trimtab.platform.planner import PLANNERS
 from trimtab.platform.plugins import load
 from trimtab.platform.records import Goal, Strategy
 from trimtab.platform.runtime import actors
@@ -44,7 +46,7 @@ from trimtab.serve.resources import Backend
 from trimtab.serve.warm import warm_worker
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
-from trimtab.simulator.rehearse import rehearse
+from trimtab.simulator.rehearse import ASSUMPTIONS, rehearse
 from trimtab.simulator.truth import CloudSpec
 
 log = logging.getLogger(__name__)
@@ -128,16 +130,20 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
     """The engine: audits from the store, snapshots from the model actor, work on the cluster."""
     store = StorePort(actors.call_of(_actor("state"), "store"))
     ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
+    # An arrival is noticed half a look later, on average.
+    assumptions = replace(ASSUMPTIONS, notice_s=settings.migration_interval_s / 2)
+    plugins = load()
     parts = Parts(
         store=store,
         freeze=partial(actors.freeze_through, _actor("model")),
-        compute=RayCompute(),
-        plugins=load(),
-        planners=PLANNERS,
-        rehearse=partial(rehearse, horizon_s=settings.horizon_s),
+        compute=RayCompute(settings.audit_deadline_s),
+        plugins=plugins,
+        planners=plugins.planners,
+        rehearse=partial(rehearse, horizon_s=settings.horizon_s, assumptions=assumptions),
         limits=settings.limits,
         seed=settings.seed,
         hostname=settings.hostname,
+        owner=f"engine@{settings.hostname}:{os.getpid()}",
         lease_s=settings.lease_s,
         tell=gauges,
     )
@@ -151,7 +157,7 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
     return actors.EngineParts(
         parts,
         settings.max_audit_workers,
-        partial(settle, store, clock, measure, settings.horizon_s, gauges),
+        partial(settle, store, clock, measure, settings.horizon_s, gauges, set()),
         warm_worker,
     )
 
@@ -182,11 +188,17 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
     async def audit_created() -> None:
         engine.wake.remote()
 
+    async def from_model(method: Any, *args: Any) -> Any:
+        try:
+            return actors.answered(await method.remote(*args))
+        except RayError as error:
+            raise CloudUnavailable(f"the model is restarting: ask again ({type(error).__name__})") from error
+
     async def cluster() -> Mapping[str, Any]:
-        return actors.answered(await model.figures.remote())
+        return await from_model(model.figures)
 
     async def model_table(name: str) -> bytes | None:
-        return actors.answered(await model.table.remote(name))
+        return await from_model(model.table, name)
 
     return Backend(
         store=StorePort(actors.call_of(_actor("state"), "store")),
@@ -213,7 +225,7 @@ async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
     try:
         await serve_plans(
             StorePort(actors.call_of(_actor("state"), "store")),
-            f"applier@{settings.hostname}",
+            f"applier@{settings.hostname}:{os.getpid()}",
             handlers=load().actions,
             tools=tools,
             limits=settings.limits,
@@ -259,10 +271,13 @@ def deploy(settings: Settings) -> Running:
         if probe.connect_ex((settings.host, settings.port)) == 0 and APPLICATION not in _serving():
             raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    actors.start(actors.State, partial(build_state, settings))
+    state = actors.start(actors.State, partial(build_state, settings))
     cloud = actors.start(actors.Cloud, partial(build_cloud, settings))
-    actors.start(actors.Model, partial(build_model, settings), retries=3)
-    actors.start(actors.Engine, partial(build_engine, settings), retries=3)
+    model = actors.start(actors.Model, partial(build_model, settings), retries=3)
+    engine = actors.start(actors.Engine, partial(build_engine, settings), retries=3)
+    pings = [actor.ping.remote() for actor in (state, cloud, model, engine)]
+    for answer in ray.get(pings):
+        actors.answered(answer)  # says why one of them cannot start
     serve.start(
         proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
     )
@@ -300,14 +315,17 @@ def shutdown() -> None:
         serve.delete(APPLICATION)  # replicas end in order; Serve itself ends with Ray
     for name in ("engine", "model", "cloud", "state"):
         try:
-            ray.kill(ray.get_actor(name, namespace=actors.NAMESPACE))
-        except ValueError:
+            ray.kill(_actor(name))
+        except TrimtabError:
             continue  # it was never started
     stop_ray()
 
 
 def _actor(name: str) -> Any:
-    return ray.get_actor(name, namespace=actors.NAMESPACE)
+    try:
+        return ray.get_actor(name, namespace=actors.NAMESPACE)
+    except ValueError as error:
+        raise TrimtabError(f"the {name} actor is not there (yet)") from error
 
 
 def install_estate(settings: Settings, folder: Path) -> ClusterModel:

@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from trimtab.platform.errors import TrimtabError
 from trimtab.serve.app import create_app
 from trimtab.serve.resources import Backend
 
@@ -49,8 +48,8 @@ class Applier:
         while True:
             try:
                 await self._apply_forever(self._wake)
-            except TrimtabError as error:
-                log.warning("the queue of plans could not be read: %s", error)
+            except Exception as error:  # noqa: BLE001 (the next turn takes up what is unfinished, whatever it was)
+                log.warning("the applier starts over: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(1.0)
 
     async def wake(self, plan_uuid: str) -> None:

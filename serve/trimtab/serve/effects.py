@@ -9,6 +9,7 @@ from datetime import datetime
 from trimtab.platform.clocks import PacedClock
 from trimtab.platform.contracts import Score
 from trimtab.platform.engine import Tell
+from trimtab.platform.errors import InvalidInput
 from trimtab.platform.records import Action, ActionPlan
 from trimtab.platform.states import PlanState
 from trimtab.platform.store.port import StorePort
@@ -17,7 +18,12 @@ Measure = Callable[[float, float, float], Awaitable[Score]]
 
 
 async def settle(
-    store: StorePort, clock: Callable[[], Awaitable[PacedClock]], measure: Measure, horizon_s: float, tell: Tell
+    store: StorePort,
+    clock: Callable[[], Awaitable[PacedClock]],
+    measure: Measure,
+    horizon_s: float,
+    tell: Tell,
+    settled: set[str],
 ) -> None:
     """Look at all plans that have ended: note when they ran (cloud time), and measure those whose horizon is over.
 
@@ -27,11 +33,15 @@ async def settle(
         measure: (start, end of the plan, horizon) -> score, in cloud seconds.
         horizon_s: how long after its start a plan is measured.
         tell: counts the plans that wait and the migrations that ended.
+        settled: plans about which there is nothing more to do; grows.
     """
     tell("plan_queue_length", await store.count(ActionPlan, {"state": PlanState.PENDING}))
     ended = await store.list(ActionPlan, {"state": [PlanState.SUCCEEDED, PlanState.FAILED, PlanState.CANCELLED]})
     for plan in ended:
-        if "hosts_in_use" in plan.measured or plan.measured.get("started_at_s", 0) is None:
+        if plan.uuid in settled:
+            continue
+        if {"hosts_in_use", "error"} & plan.measured.keys() or plan.measured.get("started_at_s", 0) is None:
+            settled.add(plan.uuid)
             continue
         if "started_at_s" not in plan.measured:
             actions = await store.list(Action, {"action_plan_id": plan.id})
@@ -46,8 +56,11 @@ async def settle(
             continue
         start, end = plan.measured["started_at_s"], plan.measured["ended_at_s"]
         if (await clock()).now() >= start + horizon_s:
-            score = await measure(start, end, horizon_s)
-            await store.update(ActionPlan, plan.uuid, {"measured": {**plan.measured, **asdict(score)}})
+            try:
+                found = asdict(await measure(start, end, horizon_s))
+            except InvalidInput as error:  # never to be had: the cloud does not remember that time
+                found = {"error": str(error)}
+            await store.update(ActionPlan, plan.uuid, {"measured": {**plan.measured, **found}})
 
 
 def _cloud_time(pace: PacedClock, moments: list[datetime], pick: Callable[[list[datetime]], datetime]) -> float | None:

@@ -130,6 +130,8 @@ async def listing(
     columns = {column.name for column in fields(resource.kind)}
     if page.sort_key not in columns | set(resource.sort_keys):
         raise InvalidInput(f"Invalid sort key: {page.sort_key}")
+    if resource.typed_marker:
+        typed_uuid("marker", page.marker)
     computed = page.sort_key in resource.sort_keys
     rows: Sequence[Record] = []
     if where is not None:
@@ -179,18 +181,27 @@ def both(*filters: dict[str, Any] | None) -> dict[str, Any] | None:
     return merged
 
 
+def typed_uuid(field: str, value: str | None) -> str | None:
+    """A value that must look like a uuid.
+
+    Raises:
+        InvalidInput: it does not.
+    """
+    if value is not None and not wire.is_uuid(value):
+        raise InvalidInput(
+            f"Invalid input for field/attribute {field}. Value: '{value}'. "
+            f"unable to convert to uuid. Error: Expected a uuid but received {value}"
+        )
+    return value
+
+
 async def by_uuid(store: StorePort, kind: type[Any], ident: str) -> Any:
     """A row that is only known by uuid.
 
     Raises:
         InvalidInput: it is no uuid. NotFound: there is no such row.
     """
-    if not wire.is_uuid(ident):
-        raise InvalidInput(
-            f"Invalid input for field/attribute uuid. Value: '{ident}'. "
-            f"unable to convert to uuid. Error: Expected a uuid but received {ident}"
-        )
-    return await store.get(kind, ident)
+    return await store.get(kind, typed_uuid("uuid", ident) or ident)
 
 
 async def one_of_catalogue(store: StorePort, kind: type[Any], ident: str, title: str) -> Any:

@@ -242,6 +242,7 @@ class Resource:
     title: str
     timestamps: bool = True
     sort_keys: tuple[str, ...] = ()  # computed keys, beside the columns
+    typed_marker: bool = True  # a marker that is no uuid is refused before it is looked for
 
     def show(self, row: Record, related: Related, base: str, version: Version) -> Body:
         """The whole object."""
@@ -272,7 +273,7 @@ class Resource:
 _BY_GOAL = ("goal_uuid", "goal_name")
 _BY_STRATEGY = ("strategy_uuid", "strategy_name")
 
-GOALS = Resource("goals", Goal, ("name", "display_name", "efficacy_specification"), _goal, "Goal")
+GOALS = Resource("goals", Goal, ("name", "display_name", "efficacy_specification"), _goal, "Goal", typed_marker=False)
 STRATEGIES = Resource(
     "strategies",
     Strategy,
@@ -281,6 +282,7 @@ STRATEGIES = Resource(
     "Strategy",
     timestamps=False,
     sort_keys=_BY_GOAL,
+    typed_marker=False,
 )
 AUDIT_TEMPLATES = Resource(
     "audit_templates",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trimtab.platform.model import ClusterModel, InstanceState, Placement
+from trimtab.platform.model import ClusterModel, GroupPolicy, InstanceState, Placement
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.rules import destinations
@@ -88,12 +88,29 @@ class World:
         zone = int(self.model.pinned_zone[instance])
         if zone >= 0 and self.model.zone.codes[destination] != zone:
             return f"instance {name} is bound to zone {self.model.zone.names[zone]}; host {host} is not in it"
+        if (peer := self._group_peer(instance, destination)) is not None:
+            return f"instance {name} must not be on {host} with {self._name(peer)}: they are an anti-affinity group"
         if (self.place.capacity[:, destination] < self.place.used[:, destination] + self._need(instance)).any():
             need, free = self.model.demand[instance], self.place.capacity - self.place.used
             return (
                 f"host {host} has no room for {name}: it needs {need[0]:g} vCPUs, {need[1]:g} MB, {need[2]:g} GB; "
                 f"free are {free[0, destination]:g}, {free[1, destination]:g}, {free[2, destination]:g}"
             )
+        return None
+
+    def _group_peer(self, instance: int, destination: int) -> int | None:
+        """A member of the instance's anti-affinity group that is on a host or on its way there."""
+        group = int(self.model.group[instance])
+        if group < 0 or self.model.group_policy[group] != GroupPolicy.ANTI_AFFINITY:
+            return None
+        start, rows = self.model.group_members
+        for peer in rows[start[group] : start[group + 1]]:
+            trip = self.moving.get(int(peer))
+            there = self.place.host_of[peer] == destination or (
+                trip is not None and trip.flow.destination == destination
+            )
+            if peer != instance and there:
+                return int(peer)
         return None
 
     def choose(self, instance: int) -> int:

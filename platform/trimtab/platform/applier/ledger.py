@@ -84,23 +84,8 @@ class Ledger:
     async def cancel_rest(self, why: str | None) -> None:
         """Cancel all actions that have not begun."""
         pending = {"action_plan_id": self.plan.id, "state": ActionState.PENDING}
-        await self.store.transition_all(Action, pending, "cancel", message=_short(why))
+        await self.store.transition_all(Action, pending, "cancel", message=_short(why), epoch=self.plan.epoch)
         await self.read()
-
-    async def keep(self, lease_s: float) -> None:
-        """Renew the lease, until it is lost."""
-        renewed = self.wall.now()
-        while True:
-            await self.wall.sleep(lease_s / 3)
-            try:
-                await self.store.renew(ActionPlan, self.plan.uuid, self.owner, self.plan.epoch, lease_s)
-                renewed = self.wall.now()
-            except Conflict:
-                raise
-            except Exception as error:
-                log.warning("the lease of action plan %s could not be renewed: %s", self.plan.uuid, error)
-                if self.wall.now() - renewed > lease_s:
-                    raise Conflict(f"the lease of action plan {self.plan.uuid} ran out") from error
 
     def ancestors(self, action: Action) -> list[Action]:
         """Everything an action comes after, near and far."""

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from trimtab.platform.applier.ledger import UNFINISHED
 from trimtab.platform.applier.room import Room
-from trimtab.platform.applier.story import cancelled, run_plan
+from trimtab.platform.applier.story import run_plan
 from trimtab.platform.applier.walk import Slots
 from trimtab.platform.contracts import ActionHandler, Tools
 from trimtab.platform.errors import Conflict
+from trimtab.platform.lease import cancelled
 from trimtab.platform.proposal import Limits
 from trimtab.platform.records import ActionPlan
 from trimtab.platform.store.port import StorePort

@@ -66,11 +66,12 @@ class Steps:
         except Exception as error:  # noqa: BLE001 - as above
             await self.ledger.write(action, "fail", f"Action failed in execute: {_reason(action, error)}")
             return
-        await self.ledger.write(action, "succeed")
-        try:
+        try:  # before success is written: whoever is killed here proves it again
             await handler.post_condition(wanted)
         except Exception as error:  # noqa: BLE001 - as above
-            await self.ledger.write(action, "disprove", f"Action failed in post_condition: {_reason(action, error)}")
+            await self.ledger.write(action, "fail", f"Action failed in post_condition: {_reason(action, error)}")
+        else:
+            await self.ledger.write(action, "succeed")
 
     def _handler(self, action: Action) -> tuple[ActionHandler, Any]:
         kind = self.handlers.get(action.action_type)

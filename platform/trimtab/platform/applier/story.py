@@ -6,11 +6,9 @@ handlers look at the cloud before they ask it for anything.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from trimtab.platform.applier.ledger import FINAL, UNFINISHED, Ledger, disables, named
 from trimtab.platform.applier.room import CloudRoom, Room
@@ -18,6 +16,7 @@ from trimtab.platform.applier.step import ROLLBACK_FAILED, Steps
 from trimtab.platform.applier.walk import Slots, check_graph, walk
 from trimtab.platform.contracts import ActionHandler, Tools
 from trimtab.platform.errors import Conflict, IllegalTransition, PlanError
+from trimtab.platform.lease import while_held
 from trimtab.platform.proposal import Limits
 from trimtab.platform.records import Action, ActionPlan
 from trimtab.platform.states import ActionState, PlanState
@@ -75,31 +74,10 @@ async def run_plan(
     steps = Steps(ledger, handlers, tools, slots, room or CloudRoom(tools))
     story = _Story(ledger, steps, slots, rollback)
     try:
-        return await _while(story.tell(), ledger.keep(lease_s))
+        return await while_held(store, plan, owner, lease_s, tools.wall, story.tell())
     finally:
         with suppress(Conflict):  # it is somebody else's now
             await store.release(ActionPlan, plan_uuid, owner, plan.epoch)
-
-
-async def _while(story: Coroutine[Any, Any, ActionPlan], keeper: Coroutine[Any, Any, None]) -> ActionPlan:
-    """Run a story as long as its keeper does not fail."""
-    main, guard = asyncio.create_task(story), asyncio.create_task(keeper)
-    try:
-        await asyncio.wait({main, guard}, return_when=asyncio.FIRST_COMPLETED)
-        if not main.done():
-            await cancelled([main])
-            guard.result()
-        return main.result()
-    finally:
-        await cancelled([main, guard])
-
-
-async def cancelled(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until they are over."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ HOST_COLUMNS: Mapping[str, tuple[pa.DataType, Any]] = {
     "status": (pa.string(), "enabled"),
     "disabled_reason": (pa.string(), ""),
     "zone": (pa.string(), "nova"),
-    "aggregates": (pa.list_(pa.string()), []),
+    "aggregates": (pa.list_(pa.string()), []),  # names, and numbers as text where the cloud has them: scopes use both
     "traits": (pa.list_(pa.string()), []),
 }
 INSTANCE_COLUMNS: Mapping[str, tuple[pa.DataType, Any]] = {

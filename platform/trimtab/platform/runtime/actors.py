@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util import metrics
 
 from trimtab.platform import engine
@@ -52,14 +53,38 @@ class Holder:
     """An actor around plain objects, by name; built again, from their files, whenever Ray restarts it."""
 
     def __init__(self, build: Callable[[], Mapping[str, Any]]) -> None:
-        self._held = build()
+        self._build = build
+        self._held: Mapping[str, Any] = {}
+        self._building = threading.Lock()
 
     def call(self, held: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
         """Call a method of one of the held objects."""
         try:
-            return Answer(getattr(self._held[held], method)(*args, **kwargs))
+            return Answer(getattr(self._open()[held], method)(*args, **kwargs))
         except TrimtabError as error:
             return Answer(error=error)
+
+    def ping(self) -> Answer:
+        """Whether the objects could be built; if not, why."""
+        try:
+            self._open()
+        except TrimtabError as error:
+            return Answer(error=error)
+        return Answer(True)
+
+    def _open(self) -> Mapping[str, Any]:
+        """The objects; built at the first call, and tried again at the next one when that failed."""
+        with self._building:
+            if not self._held:
+                try:
+                    self._held = self._build()
+                except TrimtabError:
+                    raise
+                except Exception as error:
+                    raise TrimtabError(
+                        f"{type(self).__name__} cannot start: {type(error).__name__}: {error}"
+                    ) from error
+            return self._held
 
 
 class State(Holder):
@@ -110,13 +135,18 @@ class Looping:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name=type(self).__name__).start()
 
+    def ping(self) -> Answer:
+        """This actor is there."""
+        return Answer(True)
+
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         def ended(future: Any) -> None:
             if not future.cancelled() and future.exception() is not None:
-                log.error("%s stopped: %s", type(self).__name__, future.exception())
+                log.error("%s stopped, and is started again", type(self).__name__, exc_info=future.exception())
+                os._exit(1)  # Ray restarts the actor; a loop that has ended would be missed by nobody else
 
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).add_done_callback(ended)
 
@@ -167,7 +197,11 @@ class Model(Looping):
 
     def figures(self) -> Answer:
         """Figures of the cluster as last collected."""
-        return Answer(self._parts.figures(self._parts.collector))
+
+        async def in_turn() -> dict[str, Any]:  # model and history change together, between two turns of the loop
+            return self._parts.figures(self._parts.collector)
+
+        return Answer(self._run(in_turn()))
 
     def table(self, name: str) -> Answer:
         """One table of the newest model (nodes, instances, server_groups) as Parquet; None before the first."""
@@ -210,19 +244,14 @@ class Engine(Looping):
         await self._parts.parts.compute.map(self._parts.warm, None, list(range(cores)), math.inf)
 
     async def _audit_forever(self) -> None:
-        while True:
-            try:
-                await engine.serve_audits(self._parts.parts, self._wake, workers=self._parts.workers)
-            except TrimtabError as error:
-                log.warning("the queue of audits could not be read: %s", error)
-                await asyncio.sleep(1.0)
+        await engine.serve_audits(self._parts.parts, self._wake, workers=self._parts.workers)
 
     async def _settle_forever(self) -> None:
         while True:
             try:
                 await self._parts.settle()
-            except TrimtabError as error:
-                log.warning("effects could not be measured: %s", error)
+            except Exception as error:  # noqa: BLE001 (tried again in a second, whatever it was)
+                log.warning("effects could not be measured: %s: %s", type(error).__name__, error)
             await asyncio.sleep(1.0)
 
     def wake(self) -> None:
@@ -271,8 +300,11 @@ async def freeze_through(
     Raises:
         CloudUnavailable: the actor is being restarted again and again.
     """
-    try:
-        (reference,) = answered(await model.freeze.remote(scope, needs, failed))
-    except (ActorUnavailableError, ActorDiedError) as error:
-        raise CloudUnavailable(f"the model is not to be had at the moment: {error}") from error
-    return engine.Frozen(await reference, reference)
+    for last in (False, True):
+        try:
+            (reference,) = answered(await model.freeze.remote(scope, needs, failed))
+            return engine.Frozen(await reference, reference)
+        except RayError as error:  # the actor died, and what it owned with it: its successor collects again
+            if last:
+                raise CloudUnavailable(f"the model is not to be had at the moment: {type(error).__name__}") from error
+    raise AssertionError("unreachable")

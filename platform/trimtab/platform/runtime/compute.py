@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from trimtab.platform.compute import WORTH_SENDING_S, InProcess, run_batch
 from trimtab.platform.contracts import Ran
@@ -21,8 +22,8 @@ def run_remotely(function: Callable[[Any, Any], Any], shared: Any, items: Sequen
 class RayCompute:
     """Compute on the cluster, or in this process when that is faster. Results are the same."""
 
-    def __init__(self, batches_per_core: int = 1) -> None:
-        self.batches_per_core = batches_per_core
+    def __init__(self, deadline_s: float = 600.0) -> None:
+        self.deadline_s = deadline_s
         self.here = InProcess()
 
     async def map(
@@ -31,16 +32,31 @@ class RayCompute:
         """See `contracts.Compute`; `shared` is an object reference or a plain value."""
         if not items:
             return []
-        if estimated_s < WORTH_SENDING_S or len(items) == 1:
+        if estimated_s < WORTH_SENDING_S:
             value = await shared if isinstance(shared, ray.ObjectRef) else shared
             return await self.here.map(function, value, items, estimated_s)
         cores = max(1, int((await asyncio.to_thread(ray.cluster_resources)).get("CPU", 1)))
-        lanes = min(len(items), cores * self.batches_per_core)
+        lanes = min(len(items), cores)
         reference = shared if isinstance(shared, ray.ObjectRef) else ray.put(shared)
         # Item k goes to lane k mod lanes: neighbours in a parameter grid cost about the same.
         task = run_remotely.options(name=f"{function.__name__} x{-(-len(items) // lanes)}")
         batches = [task.remote(function, reference, list(items[lane::lanes])) for lane in range(lanes)]
         results: list[Ran | None] = [None] * len(items)
-        for lane, batch in enumerate(batches):
-            results[lane::lanes] = await batch
+        ends = await asyncio.gather(
+            *(self._end(batch, -(-(len(items) - n) // lanes)) for n, batch in enumerate(batches))
+        )
+        for lane, ran in enumerate(ends):
+            results[lane::lanes] = ran
         return [result for result in results if result is not None]
+
+    async def _end(self, batch: Any, size: int) -> list[Ran]:
+        """What a batch gave; what is too slow or lost its worker for good ends as errors, not as an exception."""
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await batch
+        except TimeoutError:
+            ray.cancel(batch, force=True)
+            error = f"it took longer than {self.deadline_s:g} s and was stopped"
+        except RayError as problem:
+            error = f"its worker was lost: {type(problem).__name__}"
+        return [Ran(None, "", "", 0.0, error)] * size

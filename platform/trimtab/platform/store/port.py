@@ -148,6 +148,8 @@ class StorePort:
         epoch: int | None = None,
     ) -> R:
         """See `Store.transition`; those asked for at the same time travel and are committed together."""
+        if event == "delete":
+            return await self._call("transition", (kind, uuid, event, changes), {"message": message, "epoch": epoch})
         return await self._moves.add(Move(kind, uuid, event, changes or {}, message, epoch))
 
     async def transition_all(
@@ -157,9 +159,11 @@ class StorePort:
         event: str,
         changes: Mapping[str, Any] | None = None,
         message: str | None = None,
+        *,
+        epoch: int | None = None,
     ) -> int:
         """See `Store.transition_all`."""
-        return await self._call("transition_all", (kind, where, event, changes, message), {})
+        return await self._call("transition_all", (kind, where, event, changes, message), {"epoch": epoch})
 
     async def delete(self, kind: type[R], uuid: str) -> R:
         """See `Store.delete`."""
@@ -193,6 +197,7 @@ class StorePort:
         plan: ActionPlan | None = None,
         actions: Sequence[Action] = (),
         indicators: Sequence[EfficacyIndicator] = (),
+        launch: bool = False,
     ) -> ActionPlan | None:
         """See `Store.save_outcome`."""
         outcome: Json = {
@@ -204,6 +209,7 @@ class StorePort:
             "plan": plan,
             "actions": actions,
             "indicators": indicators,
+            "launch": launch,
         }
         return await self._call("save_outcome", (audit_uuid,), outcome)
 

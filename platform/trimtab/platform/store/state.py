@@ -205,8 +205,12 @@ class Store:
         event: str,
         changes: Mapping[str, Any] | None = None,
         message: str | None = None,
+        *,
+        epoch: int | None = None,
     ) -> int:
         """Let an event happen to every record that matches and whose state allows it; returns how many.
+
+        `epoch`, for the actions of one plan (`where` names its action_plan_id), is that of the plan's claim.
 
         Raises:
             InvalidInput: the event is "delete": delete records one by one, plans take others along.
@@ -214,6 +218,8 @@ class Store:
         if event == "delete":
             raise InvalidInput("Records are deleted one by one: use delete")
         with self._transaction() as tx:
+            if epoch is not None:
+                fence(tx.get(ActionPlan, where["action_plan_id"]), epoch)
             return tx.move_all(kind, where, event, _allowed(kind, changes or {}), message)
 
     def delete(self, kind: type[R], uuid: str) -> R:
@@ -275,10 +281,12 @@ class Store:
         plan: ActionPlan | None = None,
         actions: Sequence[Action] = (),
         indicators: Sequence[EfficacyIndicator] = (),
+        launch: bool = False,
     ) -> ActionPlan | None:
         """Store everything one run of an audit brought, all or nothing; returns the stored plan.
 
-        The ids of audit and plan are filled in here. `event` is "succeed", "fail" or None (the state stays).
+        The ids of audit and plan are filled in here. `event` is "succeed", "fail" or None (the state stays); `launch`
+        starts a RECOMMENDED plan at once.
 
         Raises:
             IllegalTransition: the audit has left the state in which this may happen to it (somebody cancelled it).
@@ -300,7 +308,7 @@ class Store:
             (stored,) = tx.insert([replace(plan, audit_id=audit.id)])
             tx.insert([replace(action, action_plan_id=stored.id) for action in actions])
             tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators])
-            return stored
+            return tx.move(stored, "launch", {}, None) if launch else stored
 
     def sync_catalogue(
         self,

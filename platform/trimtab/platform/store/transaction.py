@@ -28,7 +28,7 @@ from trimtab.platform.records import (
     Service,
     Strategy,
 )
-from trimtab.platform.states import MACHINES, Machine
+from trimtab.platform.states import MACHINES, Machine, PlanState
 from trimtab.platform.store import query
 from trimtab.platform.store.rows import canonical, columns, from_cell, from_row, is_text, to_arrow, to_cell, to_row
 
@@ -193,7 +193,13 @@ class Transaction:
         self._log([(record.kind, record.uuid, event, old, new, message)])
         if event == "delete" and isinstance(record, ActionPlan):
             self._delete_parts(record)
+        self._cancel_parts(record, new)
         return changed
+
+    def _cancel_parts(self, record: Record, new: str) -> None:
+        """A plan that is cancelled before it began takes its actions along."""
+        if isinstance(record, ActionPlan) and new == PlanState.CANCELLED and record.state != PlanState.CANCELLING:
+            self.move_all(Action, {"action_plan_id": record.id}, "cancel", {}, None)
 
     def move_many(self, wanted: Sequence[Move]) -> Outcomes:
         """Many single moves at once, in order: for each its record afterwards, or why it cannot be.
@@ -205,12 +211,14 @@ class Transaction:
         held = {plan.id: plan for plan in self.rows(ActionPlan, {"id": sorted(plans)})} if plans else {}
         results: Outcomes = []
         touched: dict[tuple[type[Record], str], set[str]] = {}
-        happened = []
+        happened, began = [], []
         for move in wanted:
             try:
                 record = at.get(_key(move))
                 if record is None:
                     record = self.live(move.kind, move.uuid)  # raises, in words
+                if move.event == "delete":
+                    raise InvalidInput("Records are deleted one by one: use delete")
                 fence(held.get(record.action_plan_id) if isinstance(record, Action) else record, move.epoch)
                 old = cast("Claimable", record).state
                 new = machine_of(move.kind).after(old, move.event)
@@ -222,6 +230,7 @@ class Transaction:
                 at[_key(move)] = replace(record, **read)
                 touched.setdefault(_key(move), set()).update(cells)
                 happened.append((record.kind, record.uuid, move.event, old, new, move.message))
+                began.append((record, new))
                 results.append(at[_key(move)])
             except TrimtabError as error:
                 results.append(error)
@@ -230,6 +239,8 @@ class Transaction:
             self._overwrite(kind, [at[key] for key in touched if key[0] is kind], sorted(names))
         if happened:
             self._log(happened)
+        for record, new in began:
+            self._cancel_parts(record, new)
         return results
 
     def _targets(self, wanted: Sequence[Move]) -> Iterable[tuple[Move, Record]]:
