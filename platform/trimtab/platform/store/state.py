@@ -302,12 +302,12 @@ class Store:
                 tx.move(audit, event, changes, status_message)
             elif changes or status_message is not None:
                 tx.change(audit, {**changes, **({} if status_message is None else {"status_message": status_message})})
-            tx.insert([replace(candidate, audit_id=audit.id) for candidate in candidates])
+            tx.insert([replace(candidate, audit_id=audit.id) for candidate in candidates], read_back=False)
             if plan is None:
                 return None
             (stored,) = tx.insert([replace(plan, audit_id=audit.id)])
-            tx.insert([replace(action, action_plan_id=stored.id) for action in actions])
-            tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators])
+            tx.insert([replace(action, action_plan_id=stored.id) for action in actions], read_back=False)
+            tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators], read_back=False)
             return tx.move(stored, "launch", {}, None) if launch else stored
 
     def sync_catalogue(

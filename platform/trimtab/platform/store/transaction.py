@@ -137,8 +137,8 @@ class Transaction:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def insert(self, records: Sequence[R]) -> Rows[R]:
-        """Store new records; ids and created_at are given here.
+    def insert(self, records: Sequence[R], *, read_back: bool = True) -> Rows[R]:
+        """Store new records; ids and created_at are given here. Returns them as stored, unless nobody wants to know.
 
         Raises:
             Conflict: a name or uuid is taken. InvalidInput: a value does not fit, or the record is not a live one.
@@ -149,15 +149,14 @@ class Transaction:
         stored: dict[int, R] = {}
         for kind, positions in by_kind.items():
             first = self._next_ids(kind.kind, len(positions))
-            rows = [
-                to_row(self._fresh(records[position], row_id)) for row_id, position in enumerate(positions, start=first)
-            ]
-            made = [from_row(kind, row) for row in rows]
+            fresh = [self._fresh(records[position], row_id) for row_id, position in enumerate(positions, start=first)]
+            rows = [to_row(record) for record in fresh]
             if kind is not Event:  # made here, with fresh uuids
-                self._refuse_taken(kind, made)
+                self._refuse_taken(kind, fresh)
             self._write_rows(kind, rows)
-            stored.update(zip(positions, made, strict=True))
-        return [stored[position] for position in range(len(records))]
+            if read_back:
+                stored.update(zip(positions, (from_row(kind, row) for row in rows), strict=True))
+        return [stored[position] for position in range(len(records))] if read_back else []
 
     def remember(self, key: str, record: Record) -> None:
         """Keep an idempotency key."""
