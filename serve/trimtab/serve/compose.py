@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from trimtab.serve import local_ray  # sets what Ray reads when it is imported, so it comes first
 
 import ray  # isort: skip
-from ray import serve  # isort: skip
 from ray.exceptions import RayError  # isort: skip
 
 from trimtab.platform.applier import serve_plans
@@ -39,17 +38,20 @@ from trimtab.platform.settings import Settings
 from trimtab.platform.store.measurements import Measurements
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.store.state import Store
-from trimtab.serve.deployments import Api, Applier
 from trimtab.serve.effects import settle
 from trimtab.serve.figures import cluster_figures
-from trimtab.serve.resources import Backend
 from trimtab.serve.warm import warm_worker
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
 from trimtab.simulator.rehearse import ASSUMPTIONS, rehearse
 from trimtab.simulator.truth import CloudSpec
 
+if TYPE_CHECKING:
+    from trimtab.serve.resources import Backend
+
 log = logging.getLogger(__name__)
+
+# Serve and FastAPI are imported where they are used: every actor's process imports this module, few need those.
 
 APPLICATION = "trimtab"
 ESTATE = "estate"  # folder of an imported model, below the data folder
@@ -183,6 +185,8 @@ class RemoteRecorder:
 
 def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[None]]) -> Backend:
     """What the HTTP layer works with."""
+    from trimtab.serve.resources import Backend
+
     engine, model = _actor("engine"), _actor("model")
 
     async def audit_created() -> None:
@@ -265,6 +269,10 @@ def deploy(settings: Settings) -> Running:
     Raises:
         Conflict: the API's port is taken.
     """
+    from ray import serve
+
+    from trimtab.serve.deployments import Api, Applier
+
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     dashboard = local_ray.start(settings.ray, actors.NAMESPACE)
     with socket.socket() as probe:
@@ -300,6 +308,8 @@ QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
 def _serving() -> set[str]:
+    from ray import serve
+
     try:
         return set(serve.status().applications)
     except Exception:  # noqa: BLE001 (Serve raises various things where it never ran: then nothing is served)
@@ -310,6 +320,8 @@ def shutdown() -> None:
     """Stop the application, the actors and (when it is local) Ray."""
     if not ray.is_initialized():
         return
+    from ray import serve
+
     stop_ray: Any = ray.shutdown  # untyped
     if APPLICATION in _serving():
         serve.delete(APPLICATION)  # replicas end in order; Serve itself ends with Ray
