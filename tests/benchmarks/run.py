@@ -37,7 +37,7 @@ class Row:
 def main() -> int:
     """Measure what was asked for; returns how many benchmarks could not run."""
     arguments = _arguments()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     rows: list[Row] = []
     failed = 0
     for path in sorted(HERE.glob("bench_*.py")):
