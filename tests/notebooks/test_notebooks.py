@@ -1,0 +1,106 @@
+"""Every notebook runs from top to bottom in a kernel of this environment, and is stored without outputs."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from traitlets.config import Config
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+# What must be true in the kernel when all cells have run; a notebook without an entry must only run.
+FACTS = {
+    "01-first-audit": """
+import sys
+from trimtab.platform import ranking
+
+assert not {"ray", "fastapi"} & set(sys.modules), "the notebook is meant to need neither Ray nor HTTP"
+for name, number in winners.items():
+    assert ranking.beats(plugins.goals[name], scores[number], scores[0]), f"{name}: no better than doing nothing"
+
+assert list(comparison.columns) == [(n, kind) for n in chosen for kind in ("rehearsed", "measured")]
+assert comparison.notna().all(axis=None)
+for name, number in chosen.items():
+    measured, rehearsed = comparison[name, "measured"], comparison[name, "rehearsed"]
+    assert measured["moves"] == rehearsed["moves"] == len(plans[number].migrations()), name
+    assert measured["hosts_in_use"] == rehearsed["hosts_in_use"], name
+    assert measured["rules_broken"] == 0, name
+    assert abs(measured["energy_kwh"] / rehearsed["energy_kwh"] - 1) < 0.02, name
+nothing, consolidated, balanced = (comparison[name, "measured"] for name in chosen)
+assert consolidated["hosts_in_use"] < 0.6 * nothing["hosts_in_use"]
+assert consolidated["energy_kwh"] < 0.8 * nothing["energy_kwh"]
+assert balanced["cpu_sd_pp"] < 0.5 * nothing["cpu_sd_pp"]
+assert consolidated["slatah"] < nothing["slatah"]
+
+touched = {move.server_id for cloud, _ in lived.values() for move in cloud.all_migrations()}
+untouchable = set(model.instance_ids.filter(~model.movable).to_pylist())
+assert touched and untouchable and not touched & untouchable, "an instance outside the scope was moved"
+""",
+}
+
+
+def test_there_are_notebooks_and_facts_only_of_those() -> None:
+    assert NOTEBOOKS
+    assert set(FACTS) <= {path.stem for path in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_stored_without_outputs_and_without_traces_of_its_author(path: Path) -> None:
+    notebook = _read(path)
+    nbformat.validate(notebook)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata.language_info) == {"name"}
+    for cell in notebook.cells:
+        assert not cell.metadata, cell.id
+        if cell.cell_type == "code":
+            assert cell.outputs == [], cell.id
+            assert cell.execution_count is None, cell.id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_from_top_to_bottom_and_shows_what_it_says(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own start-up files
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    before = path.read_bytes()
+    copy = Path(shutil.copy(path, tmp_path))
+    notebook = _read(copy)
+    shown = len(notebook.cells)
+    if path.stem in FACTS:
+        new_cell: Any = nbformat.v4.new_code_cell  # not typed
+        notebook.cells.append(new_cell(FACTS[path.stem]))
+
+    _run(notebook, tmp_path)
+
+    outputs = [output for cell in notebook.cells[:shown] if cell.cell_type == "code" for output in cell.outputs]
+    warnings = [output.text for output in outputs if "Warning:" in output.get("text", "")]
+    assert not warnings, "cells warned"
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert path.read_bytes() == before
+    left_behind = set(os.listdir(tmp_path)) - {copy.name, "ipython"}
+    assert not left_behind, "the notebook wrote files"
+
+
+def _run(notebook: Any, folder: Path) -> None:
+    """Run all cells in a fresh kernel; its channels are sockets in the file system, so nothing listens on a port."""
+    with tempfile.TemporaryDirectory(prefix="kernel-") as short:  # the names of such sockets may not be long
+        config = Config()
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = f"{short}/channel"
+        config.KernelManager.connection_file = f"{short}/connection.json"
+        where = {"metadata": {"path": str(folder)}}
+        NotebookClient(notebook, config=config, timeout=200, kernel_name="python3", resources=where).execute()
+
+
+def _read(path: Path) -> Any:
+    read: Any = nbformat.read  # not typed
+    return read(path, as_version=4)
