@@ -1,7 +1,8 @@
 """A whole Trimtab in this process: real store and simulated cloud, engine and applier as tasks, no sockets."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +83,15 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(folder: Path, spec: CloudSpec, *, working: bool = True) -> AsyncIterator[Whole]:
-    """Start everything; `working` False leaves audits and plans untaken."""
+async def whole(
+    folder: Path, spec: CloudSpec, *, working: bool = True, now: Callable[[], float] = time.time
+) -> AsyncIterator[Whole]:
+    """Start everything; `working` False leaves audits and plans untaken; `now` is the cloud's wall clock."""
     settings = Settings(data_dir=folder)
     store = Store(folder / "trimtab.duckdb")
     sync_catalogue(store)
     port = StorePort.direct(store)
-    cloud = SimulatedCloud(spec, folder / "cloud.journal")
+    cloud = SimulatedCloud(spec, folder / "cloud.journal", now)
     call = local_call(cloud)
     collector = Collector(SimulatedDriver(call), SimulatedDatasource(call), Recorder(folder / "metrics"), 86_400.0)
 
