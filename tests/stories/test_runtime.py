@@ -70,6 +70,11 @@ def pid_of(title: str) -> int:
     return found[0]
 
 
+def pid_of_actor(name: str) -> int:
+    """The process of a named actor, by its own word."""
+    return int(actors.answered(ray.get(ray.get_actor(name, namespace=actors.NAMESPACE).ping.remote())))
+
+
 def until(said: Callable[[], Any], within_s: float = 90.0) -> Any:
     deadline = time.monotonic() + within_s
     while not (value := said()):
@@ -97,7 +102,7 @@ def test_an_audit_is_rehearsed_on_two_workers_and_applied_although_parts_are_kil
     until(lambda: done() >= 5)
     os.kill(pid_of("ServeReplica:trimtab:applier"), signal.SIGKILL)
     until(lambda: done() >= 15)
-    os.kill(pid_of("Cloud"), signal.SIGKILL)
+    os.kill(pid_of_actor("cloud"), signal.SIGKILL)
     plan = client.wait("action_plans", plan["uuid"], timeout_s=240)
     actions = client.all("actions", detail=True, action_plan_uuid=plan["uuid"])
     wrong = [a["status_message"] for a in actions if a["state"] != "SUCCEEDED"]
@@ -113,7 +118,7 @@ def test_an_audit_is_rehearsed_on_two_workers_and_applied_although_parts_are_kil
 
 def test_acknowledged_records_survive_the_death_of_the_state_actor(running: compose.Running, client: Client) -> None:
     made = client.create("audit_templates", {"name": "survivor", "goal": "dummy"})
-    os.kill(pid_of("State"), signal.SIGKILL)
+    os.kill(pid_of_actor("state"), signal.SIGKILL)
     assert until(lambda: client.show("audit_templates", made["uuid"]))["name"] == "survivor"
     audit = client.create("audits", {"audit_type": "ONESHOT", "goal": "dummy"})
     assert client.wait("audits", audit["uuid"])["state"] == "SUCCEEDED"

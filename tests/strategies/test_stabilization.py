@@ -14,7 +14,8 @@ from trimtab.platform.contracts import Context
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.proposal import Candidate, Migrate
 from trimtab.platform.schema import read_parameters
-from trimtab.platform.snapshot import Need
+from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.simulator.estate import build_estate
 from trimtab.strategies.library.workload_stabilization import WorkloadStabilization
 
 STRATEGY = WorkloadStabilization()
@@ -252,3 +253,14 @@ def test_never_breaks_a_rule_at_any_step_and_always_improves(
         assert deviation(candidate, "after") < deviation(candidate, "before")
     else:
         assert deviation(candidate, "after") == deviation(candidate, "before")
+
+
+def test_a_cloud_without_instances_is_left_alone() -> None:
+    hosts, instances, _ = build_estate(4, 8, seed=1)
+    model = ClusterModel.from_arrow(hosts, instances.slice(0, 0))
+    needs = STRATEGY.needs(read_parameters(STRATEGY, {}))
+    values = {need: np.linspace(1, 90, model.hosts if need.kind == "host" else 0) for need in needs}
+    snapshot = Snapshot(model, 0.0, measured=values)
+    parameters = read_parameters(STRATEGY, {"thresholds": {"instance_cpu_usage": 0.01}})
+    (candidate,) = STRATEGY.propose(snapshot, parameters, Context())
+    assert candidate.steps == ()

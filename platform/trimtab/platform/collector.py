@@ -135,7 +135,7 @@ class Collector:
         since = self._recorded_until.get(metric)
         if since is None:
             kept = await self.recorder.samples(metric, kind, now - self.history_s, now + STEP_S)
-            since = now - self.history_s
+            since = np.floor((now - self.history_s) / STEP_S) * STEP_S  # whole samples
             if kept.num_rows:
                 since = _behind(kept)
         try:

@@ -65,12 +65,12 @@ class Holder:
             return Answer(error=error)
 
     def ping(self) -> Answer:
-        """Whether the objects could be built; if not, why."""
+        """The process id, when the objects could be built; if not, why."""
         try:
             self._open()
         except TrimtabError as error:
             return Answer(error=error)
-        return Answer(True)
+        return Answer(os.getpid())
 
     def _open(self) -> Mapping[str, Any]:
         """The objects; built at the first call, and tried again at the next one when that failed."""
@@ -136,8 +136,8 @@ class Looping:
         threading.Thread(target=self._loop.run_forever, daemon=True, name=type(self).__name__).start()
 
     def ping(self) -> Answer:
-        """This actor is there."""
-        return Answer(True)
+        """The process id."""
+        return Answer(os.getpid())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -199,7 +199,7 @@ class WorkloadStabilization:
             ),
         )
         moves = np.empty((0, 2), np.int32)
-        if len(hosts) and (before > threshold).any():
+        if len(hosts) and free.any() and (before > threshold).any():
             field = field_of(model, model.capacity, model.demand)
             host_of = model.host_of.copy()
             used = used_of(field, host_of)
