@@ -72,7 +72,9 @@ def pid_of(title: str) -> int:
 
 def pid_of_actor(name: str) -> int:
     """The process of a named actor, by its own word."""
-    return int(actors.answered(ray.get(ray.get_actor(name, namespace=actors.NAMESPACE).ping.remote())))
+    actor: Any = ray.get_actor(name, namespace=actors.NAMESPACE)
+    answer: Any = ray.get(actor.ping.remote())
+    return int(actors.answered(answer))
 
 
 def until(said: Callable[[], Any], within_s: float = 90.0) -> Any:
