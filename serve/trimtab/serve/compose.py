@@ -284,11 +284,11 @@ def deploy(settings: Settings) -> Running:
     model = actors.start(actors.Model, partial(build_model, settings), retries=3)
     engine = actors.start(actors.Engine, partial(build_engine, settings), retries=3)
     pings = [actor.ping.remote() for actor in (state, cloud, model, engine)]
-    for answer in ray.get(pings):
-        actors.answered(answer)  # says why one of them cannot start
     serve.start(
         proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
     )
+    for answer in ray.get(pings):
+        actors.answered(answer)  # says why one of them cannot start
     api: Any = Api  # deployments: Serve's decorators are not typed
     applier: Any = Applier
     application = api.bind(partial(build_backend, settings), applier.bind(partial(apply_forever, settings)))
