@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from trimtab.platform.model import ClusterModel
+from trimtab.platform.model import BaremetalModel, ClusterModel, StorageModel
 from trimtab.platform.model.compute import Floats
 
 
@@ -47,7 +46,7 @@ class Snapshot:
     """One frozen view of the cloud; shared without copying by everything an audit runs.
 
     `measured` maps a Need to one value per host or instance of the model, NaN where it was not measured. `storage` and
-    `baremetal` hold the other two models as tables, empty where a cloud has none. `failed_before` are instance rows
+    `baremetal` are the other two models, None where a cloud has none or nobody asked. `failed_before` are instance rows
     whose migration failed in an earlier plan of this audit.
     """
 
@@ -56,8 +55,8 @@ class Snapshot:
     version: int = 0
     measured: Mapping[Need, Floats] = field(default_factory=dict)
     history: History | None = None
-    storage: Mapping[str, pa.Table] = field(default_factory=dict)
-    baremetal: Mapping[str, pa.Table] = field(default_factory=dict)
+    storage: StorageModel | None = None
+    baremetal: BaremetalModel | None = None
     failed_before: tuple[int, ...] = ()
     numa: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
-"""The cluster model: frozen columns, and the mutable placement overlay."""
+"""The cluster models (compute, storage, baremetal): frozen columns, and the mutable placement overlay."""
 
+from trimtab.platform.model.baremetal import BaremetalModel
 from trimtab.platform.model.compute import (
     DISK,
     MEMORY,
@@ -12,6 +13,7 @@ from trimtab.platform.model.compute import (
 )
 from trimtab.platform.model.parquet import read_model, write_model
 from trimtab.platform.model.placement import Placement
+from trimtab.platform.model.storage import StorageModel
 
 __all__ = [
     "DISK",
@@ -19,10 +21,12 @@ __all__ = [
     "RESOURCES",
     "STATES",
     "VCPU",
+    "BaremetalModel",
     "ClusterModel",
     "GroupPolicy",
     "InstanceState",
     "Placement",
+    "StorageModel",
     "read_model",
     "write_model",
 ]

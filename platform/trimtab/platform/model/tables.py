@@ -88,8 +88,15 @@ class Codes:
 class InputTable:
     """One input table while it is being checked; every complaint names table, row, value and remedy."""
 
-    def __init__(self, name: str, table: pa.Table, columns: Mapping[str, tuple[pa.DataType, Any]]) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        table: pa.Table,
+        columns: Mapping[str, tuple[pa.DataType, Any]],
+        label: str = "uuid",
+        nullable: Sequence[str] = ("node",),
+    ) -> None:
+        self.name, self.label, self.nullable = name, label, nullable
         self.rows = table.num_rows
         self.columns: dict[str, pa.Array] = {}
         missing = [c for c, (_, default) in columns.items() if default is None and c not in table.column_names]
@@ -111,7 +118,7 @@ class InputTable:
 
     def fault(self, row: int, column: str, problem: str, remedy: str) -> ModelError:
         """The error that names table, row, column, problem and remedy."""
-        label = self.columns["uuid"][row].as_py() if "uuid" in self.columns else "?"
+        label = self.columns[self.label][row].as_py() if self.label in self.columns else "?"
         return ModelError(f"{self.name} row {row} ({label}): {column} {problem}; {remedy}")
 
     def _cast(self, column: str, values: pa.ChunkedArray, kind: pa.DataType, default: Any) -> pa.Array:
@@ -127,7 +134,7 @@ class InputTable:
                 flat = flat.cast(kind)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise ModelError(f"{self.name}: column {column!r} is {flat.type}, not {kind}: {error}") from error
-        if flat.null_count and column != "node":
+        if flat.null_count and column not in self.nullable:
             if default is None:
                 row = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
                 raise self.fault(row, column, "is null", "give it a value")
@@ -159,6 +166,14 @@ class InputTable:
                 raise self.fault(row, column, f"is {values[row]:g}", "it must be a finite number, zero or more")
             out[:, position] = values
         return out
+
+    def amounts_or_unknown(self, column: str) -> Floats:
+        """A column of numbers, zero or more; NaN where the cloud does not know, inf where there is no limit."""
+        values = np.array(self.columns[column].to_numpy(zero_copy_only=False), np.float64)
+        if (bad := values < 0).any():
+            row = int(np.flatnonzero(bad)[0])
+            raise self.fault(row, column, f"is {values[row]:g}", "it must be zero or more; NaN where it is not known")
+        return values
 
     def flags(self, column: str) -> Bools:
         """A column of booleans."""
