@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from trimtab.platform.contracts import Rehearsal
 from trimtab.platform.model import DISK, MEMORY, VCPU, ClusterModel
-from trimtab.platform.proposal import Limits, Plan, PlannedAction
+from trimtab.platform.proposal import Limits, Plan
 from trimtab.platform.snapshot import Snapshot
 from trimtab.simulator.events import Events
 from trimtab.simulator.forecast import Forecast
 from trimtab.simulator.migration import GIB_MB, Physics
+from trimtab.simulator.plan_run import PlanRun
 from trimtab.simulator.power import Power
 from trimtab.simulator.score import Window, score
-from trimtab.simulator.world import Trip, World
+from trimtab.simulator.world import World
 
 HORIZON_S = 86_400.0
-MOST_VIOLATIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ def rehearse(
     del seed
     model, start = snapshot.model, snapshot.taken_at
     world = World(model, Events(start), assumptions.physics(model))
-    run = _Run(world, plan, limits, assumptions)
+    run = PlanRun(world, plan, limits, assumptions.notice_s, assumptions.service_s)
     run.start()
     world.events.run_until(start + horizon_s)
     if run.open:
@@ -91,134 +88,3 @@ def rehearse(
     power = Power.of(model.total[:, VCPU])
     result = score(model, world.timeline(), forecast.blocks, power, window)
     return Rehearsal(result, tuple(run.violations))
-
-
-class _Run:
-    """One plan on its way through a world, started as the applier starts it: whatever is ready, in the plan's order.
-
-    A migration takes one slot in total and one on each of its hosts until its end is noticed. One that finds a limit
-    reached waits at that limit (-1: the total, else the host), so that a freed slot asks only those it may help.
-    """
-
-    def __init__(self, world: World, plan: Plan, limits: Limits, assumptions: Assumptions) -> None:
-        self.world, self.actions, self.limits, self.assumptions = world, plan.actions, limits, assumptions
-        self.violations: list[str] = []
-        self.open = len(plan.actions)
-        self.last_end = world.events.now
-        self._missing = [len(set(action.parents)) for action in plan.actions]
-        self._children: dict[int, list[int]] = {}
-        for position, action in enumerate(plan.actions):
-            for parent in set(action.parents):
-                self._children.setdefault(parent, []).append(position)
-        self._in_flight = 0
-        self._at_host: dict[int, int] = {}
-        self._waiting: dict[int, list[int]] = {}  # limit -> heap of positions
-
-    def start(self) -> None:
-        """Begin with everything that has no parent."""
-        self._begin([position for position, missing in enumerate(self._missing) if not missing], ())
-
-    def _begin(self, ready: list[int], freed: Iterable[int]) -> None:
-        """Start what is ready, and what waits at freed limits, in the plan's order."""
-        heapq.heapify(ready)
-        while True:
-            heaps = [ready, *(self._waiting[key] for key in freed if self._waiting.get(key) and not self._full(key))]
-            first = min((heap for heap in heaps if heap), key=lambda heap: heap[0], default=None)
-            if first is None:
-                return
-            position = heapq.heappop(first)
-            action = self.actions[position]
-            if action.action_type == "migrate":
-                self._try(position, action)
-            elif action.action_type == "change_nova_service_state":
-                self._after(self.assumptions.service_s, position, partial(self._set_service, action))
-            elif action.action_type == "sleep":
-                self._after(int(action.parameters.get("duration", 0)), position)
-            else:
-                if action.action_type != "nop":
-                    self._violated(f"action {position} is a {action.action_type}, of which the simulator has no model")
-                self._after(0.0, position)
-
-    def _try(self, position: int, action: PlannedAction) -> None:
-        """Start a migration, or let it wait at the first limit in its way."""
-        source, destination = int(self.world.place.host_of[action.instance]), action.destination
-        if destination < 0:
-            destination = self.world.choose(action.instance)
-        for key in (-1, source, destination):
-            if self._full(key):
-                heapq.heappush(self._waiting.setdefault(key, []), position)
-                return
-        refusal = self._refusal(action, source, destination)
-        if refusal:
-            self._violated(refusal)
-            self._after(0.0, position)
-            return
-        self._take(1, source, destination)
-        self.world.migrate(
-            action.instance,
-            destination,
-            live=action.live,
-            ended=lambda trip: self._after(self.assumptions.notice_s, position, trip=trip),
-        )
-
-    def _take(self, slots: int, *hosts: int) -> None:
-        self._in_flight += slots
-        for host in hosts:
-            self._at_host[host] = self._at_host.get(host, 0) + slots
-
-    def _full(self, key: int) -> bool:
-        if key == -1:
-            return self._in_flight >= self.limits.migrations_total
-        return self._at_host.get(key, 0) >= self.limits.migrations_per_host
-
-    def _refusal(self, action: PlannedAction, source: int, destination: int) -> str | None:
-        model = self.world.model
-        if action.source not in {-1, source}:
-            there = f"on {model.host_name(source)}" if source >= 0 else "nowhere"
-            return (
-                f"instance {model.instance_name(action.instance) or model.instance_id(action.instance)} is {there}, "
-                f"not on {model.host_name(action.source)}, when its move begins"
-            )
-        return self.world.refusal(action.instance, destination, live=action.live)
-
-    def _set_service(self, action: PlannedAction) -> None:
-        model, host = self.world.model, action.host
-        name = str(action.parameters.get("resource_name") or action.parameters.get("resource_id"))
-        if host < 0:
-            host = int(max(model.host_rows_by_name([name])[0], model.host_rows([name])[0]))
-        if host < 0:
-            self._violated(f"change_nova_service_state: the model has no host {name}")
-        else:
-            self.world.set_service(host, enabled=action.parameters.get("state") == "enabled")
-
-    def _after(
-        self,
-        seconds: float,
-        position: int,
-        effect: Callable[[], None] = lambda: None,
-        trip: Trip | None = None,
-    ) -> None:
-        """End an action so much later; then its children, and what waited for its slots, may begin."""
-
-        def end() -> None:
-            effect()
-            freed: tuple[int, ...] = ()
-            if trip is not None:
-                freed = (-1, trip.flow.source, trip.flow.destination)
-                self._take(-1, *freed[1:])
-            self.open -= 1
-            self.last_end = self.world.events.now
-            ready = []
-            for child in self._children.get(position, ()):
-                self._missing[child] -= 1
-                if not self._missing[child]:
-                    ready.append(child)
-            self._begin(ready, freed)
-
-        self.world.events.at(self.world.events.now + seconds, end)
-
-    def _violated(self, text: str) -> None:
-        if len(self.violations) < MOST_VIOLATIONS:
-            self.violations.append(text)
-        elif len(self.violations) == MOST_VIOLATIONS:
-            self.violations.append("and more")
