@@ -15,7 +15,7 @@ from trimtab.platform.model.compute import Bools, Floats
 from trimtab.platform.snapshot import Need
 from trimtab.simulator.load import SAMPLE_S, Load
 from trimtab.simulator.power import Power
-from trimtab.simulator.score import host_cpu
+from trimtab.simulator.score import Blocks, host_cpu
 from trimtab.simulator.timeline import Moment, Timeline
 from trimtab.simulator.truth import true_blocks
 
@@ -37,6 +37,7 @@ class Measurements:
     load: Load
     used_memory_mb: Floats
     now_s: float
+    blocks: Blocks | None = None  # the true load where `load` has holes; None: it has none
 
     def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
         """Columns resource, at, value; one row per resource that reported and sample with start <= at < end."""
@@ -69,13 +70,9 @@ class Measurements:
         kinds = pa.schema([("need", pa.int32()), ("resource", pa.string()), ("value", pa.float64())])
         parts = [kinds.empty_table()]
         for position, need in enumerate(needs):
-            if METRICS.get(need.metric) != need.kind:
+            values = self.by_row(need, at)
+            if values is None:
                 continue
-            past = int(at // SAMPLE_S)
-            first, last = self._visible(past - max(int(need.window_s // SAMPLE_S), 1), past)
-            if last <= first:
-                continue
-            values = _aggregated(need.aggregate, self._values(need.metric, first, last))
             known = np.flatnonzero(~np.isnan(values))
             ids = self.model.host_ids if need.kind == "host" else self.model.instance_ids
             parts.append(
@@ -88,6 +85,20 @@ class Measurements:
                 )
             )
         return pa.concat_tables(parts)
+
+    def by_row(self, need: Need, at: float) -> Floats | None:
+        """One need as `aggregate` answers it, [H] or [V], NaN where nothing was measured; None for no answer at all.
+
+        Raises:
+            InvalidInput: an aggregate that does not exist.
+        """
+        if METRICS.get(need.metric) != need.kind:
+            return None
+        past = int(at // SAMPLE_S)
+        first, last = self._visible(past - max(int(need.window_s // SAMPLE_S), 1), past)
+        if last <= first:
+            return None
+        return _aggregated(need.aggregate, self._values(need.metric, first, last))
 
     def _visible(self, first: int, last: int) -> tuple[int, int]:
         """Only samples that were over by now and began after the cloud did."""
@@ -123,7 +134,7 @@ class Measurements:
         demand = host_cpu(
             self.model,
             self.timeline,
-            lambda a, b: true_blocks(self.load, a, b),
+            self.blocks or (lambda a, b: true_blocks(self.load, a, b)),
             Power.of(vcpus),
             first * SAMPLE_S,
             last * SAMPLE_S,
@@ -135,15 +146,15 @@ class Measurements:
         return placed & np.isin(self.model.state, REPORTS) & moment.up[moment.host_of]
 
 
-def _aggregated(aggregate: str, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def _aggregated(aggregate: str, values: npt.NDArray[np.floating]) -> Floats:
     known = ~np.isnan(values)
     count = known.sum(axis=0)
     if aggregate == "mean":
         result = np.where(known, values, 0).sum(axis=0, dtype=np.float64) / np.maximum(count, 1)
     elif aggregate == "min":
-        result = np.where(known, values, np.inf).min(axis=0)
+        result = np.where(known, values, np.inf).min(axis=0).astype(np.float64)
     elif aggregate == "max":
-        result = np.where(known, values, -np.inf).max(axis=0)
+        result = np.where(known, values, -np.inf).max(axis=0).astype(np.float64)
     elif aggregate == "count":
         result = count.astype(np.float64)
     else:

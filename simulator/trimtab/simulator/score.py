@@ -48,12 +48,22 @@ Blocks = Callable[[float, float], Iterable[LoadBlock]]
 
 
 class Window(NamedTuple):
-    """What is scored: [start, end), with the plan running in [plan_start, plan_end]; cloud time, s."""
+    """What is scored: [start, end), with the plan running in [plan_start, plan_end]; cloud time, s.
+
+    Where several plans ran one after the other, [plan_start, plan_end] holds them all, and `pauses` (ascending pairs,
+    within it) is when none of them did: that counts as after.
+    """
 
     start_s: float
     end_s: float
     plan_start_s: float
     plan_end_s: float
+    pauses: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds between the plans."""
+        return sum(end - begin for begin, end in self.pauses)
 
 
 def score(model: ClusterModel, timeline: Timeline, blocks: Blocks, power: Power, window: Window) -> Score:
@@ -72,7 +82,7 @@ def score(model: ClusterModel, timeline: Timeline, blocks: Blocks, power: Power,
     placed = last.host_of >= 0
     residents = np.bincount(last.host_of[placed], minlength=model.hosts)
     counted = (last.up & last.enabled) | (residents > 0)
-    after_s = window.end_s - max(window.plan_end_s, window.start_s)
+    after_s = window.end_s - max(window.plan_end_s, window.start_s) + window.paused_s
     mean = after / after_s if after_s > 0 else whole / (window.end_s - window.start_s)
     busy_pct = 100 * mean / np.maximum(model.total[:, VCPU], NEARLY)
     moves = [m for m in timeline.moves if window.plan_start_s <= m.start <= window.plan_end_s]
@@ -80,7 +90,7 @@ def score(model: ClusterModel, timeline: Timeline, blocks: Blocks, power: Power,
     strayed = placed & (model.pinned_zone >= 0) & (zone != model.pinned_zone)
     over = (used > model.capacity + ROUNDING).any(axis=1)
     return Score(
-        duration_s=max(window.plan_end_s - window.plan_start_s, 0.0),
+        duration_s=max(window.plan_end_s - window.plan_start_s - window.paused_s, 0.0),
         moves=sum(m.arrived and m.end <= window.end_s for m in moves),
         moved_gib=float(sum(m.gib for m in moves)),
         overload_min_during=float(sums[_OVER_DURING] / 60),
@@ -163,13 +173,17 @@ def as_shared(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _phase_at(window: Window) -> int:
     if window.start_s < window.plan_start_s:
         return _BEFORE
-    return _DURING if window.start_s < window.plan_end_s else _AFTER
+    paused = any(begin <= window.start_s < end for begin, end in window.pauses)
+    return _DURING if window.start_s < window.plan_end_s and not paused else _AFTER
 
 
 def _changes(timeline: Timeline, window: Window) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Times [N] and (kind, row, to, flag) [N, 4] of what changes in the window, phases included, oldest first."""
     rows = [(c.at, c.kind, c.row, c.to, int(c.flag)) for c in timeline.changes if window.start_s < c.at <= window.end_s]
-    rows += [(window.plan_start_s, _PHASE, 0, _DURING, 0), (window.plan_end_s, _PHASE, 0, _AFTER, 0)]
+    rows.append((window.plan_start_s, _PHASE, 0, _DURING, 0))
+    for begin, end in window.pauses:
+        rows += [(begin, _PHASE, 0, _AFTER, 0), (end, _PHASE, 0, _DURING, 0)]
+    rows.append((window.plan_end_s, _PHASE, 0, _AFTER, 0))
     rows = [row for row in rows if window.start_s < row[0] <= window.end_s]
     rows.sort(key=lambda row: row[0])
     return (
