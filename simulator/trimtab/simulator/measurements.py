@@ -45,7 +45,7 @@ class Measurements:
         ids = self.model.host_ids if kind == "host" else self.model.instance_ids
         resources, at, value = [], [], []
         if METRICS.get(metric) == kind and last > first:
-            for number, row in enumerate(self._values(metric, first, last)):
+            for number, row in enumerate(self.values(metric, first, last)):
                 known = np.flatnonzero(~np.isnan(row))
                 resources.append(ids.take(pa.array(known)))
                 at.append(pa.array(np.full(len(known), (first + number) * SAMPLE_S)))
@@ -70,9 +70,12 @@ class Measurements:
         kinds = pa.schema([("need", pa.int32()), ("resource", pa.string()), ("value", pa.float64())])
         parts = [kinds.empty_table()]
         for position, need in enumerate(needs):
-            values = self.by_row(need, at)
-            if values is None:
+            if METRICS.get(need.metric) != need.kind:
                 continue
+            first, last = self._visible(*window_of(need, at))
+            if last <= first:
+                continue
+            values = aggregated(need.aggregate, self.values(need.metric, first, last))
             known = np.flatnonzero(~np.isnan(values))
             ids = self.model.host_ids if need.kind == "host" else self.model.instance_ids
             parts.append(
@@ -86,47 +89,33 @@ class Measurements:
             )
         return pa.concat_tables(parts)
 
-    def by_row(self, need: Need, at: float) -> Floats | None:
-        """One need as `aggregate` answers it, [H] or [V], NaN where nothing was measured; None for no answer at all.
-
-        Raises:
-            InvalidInput: an aggregate that does not exist.
-        """
-        if METRICS.get(need.metric) != need.kind:
-            return None
-        past = int(at // SAMPLE_S)
-        first, last = self._visible(past - max(int(need.window_s // SAMPLE_S), 1), past)
-        if last <= first:
-            return None
-        return _aggregated(need.aggregate, self._values(need.metric, first, last))
-
     def _visible(self, first: int, last: int) -> tuple[int, int]:
         """Only samples that were over by now and began after the cloud did."""
         return max(first, int(-(-self.timeline.began // SAMPLE_S))), min(last, int(self.now_s // SAMPLE_S))
 
-    def _values(self, metric: str, first: int, last: int) -> npt.NDArray[np.floating]:
-        """Samples first .. last - 1, [n, V] or [n, H]; NaN where nothing was reported."""
-        ends = (np.arange(first, last) + 1) * SAMPLE_S
-        moments = self.timeline.through(ends.tolist())
+    def values(self, metric: str, first: int, last: int) -> npt.NDArray[np.floating]:
+        """One of `METRICS` in samples first .. last - 1, [n, V] or [n, H]; NaN where nothing was reported."""
+        reporting = np.isin(self.model.state, REPORTS)
+        ends = np.arange(first + 1, last + 1, dtype=np.float64) * SAMPLE_S
         if metric == "instance_cpu_usage":
             values: npt.NDArray[np.floating] = self.load.cpu_pct(first, last - first)
-            for row, moment in zip(values, moments, strict=True):
-                row[~moment.running] = 0
-                row[~self._reports(moment)] = np.nan
+            for rows, moment in self.timeline.stretches(ends):
+                values[rows, ~moment.running] = 0
+                values[rows, ~_there(reporting, moment)] = np.nan
         elif metric == "instance_ram_usage":
             values = np.tile(self.used_memory_mb, (last - first, 1))
-            for row, moment in zip(values, moments, strict=True):
-                row[~self._reports(moment)] = np.nan
+            for rows, moment in self.timeline.stretches(ends):
+                values[rows, ~_there(reporting, moment)] = np.nan
         elif metric == "host_cpu_usage":
             values = self._host_cpu_pct(first, last)
-            for row, moment in zip(values, moments, strict=True):
-                row[~moment.up] = np.nan
+            for rows, moment in self.timeline.stretches(ends):
+                values[rows, ~moment.up] = np.nan
         else:
             values = np.empty((last - first, self.model.hosts))
-            for row, moment in zip(values, moments, strict=True):
-                there = self._reports(moment)
+            for rows, moment in self.timeline.stretches(ends):
+                there = _there(reporting, moment)
                 used = np.bincount(moment.host_of[there], self.used_memory_mb[there], self.model.hosts)
-                row[:] = np.where(moment.up, (self.model.reserved[:, MEMORY] + used) * 1024, np.nan)
+                values[rows] = np.where(moment.up, (self.model.reserved[:, MEMORY] + used) * 1024, np.nan)
         return values
 
     def _host_cpu_pct(self, first: int, last: int) -> Floats:
@@ -141,12 +130,19 @@ class Measurements:
         )
         return np.minimum(100 * demand / np.maximum(vcpus, 1e-9), 100.0)
 
-    def _reports(self, moment: Moment) -> Bools:
-        placed = moment.host_of >= 0
-        return placed & np.isin(self.model.state, REPORTS) & moment.up[moment.host_of]
+
+def window_of(need: Need, at: float) -> tuple[int, int]:
+    """The samples [first, last) that a need is about: at least one, the last one over by then."""
+    past = int(at // SAMPLE_S)
+    return past - max(int(need.window_s // SAMPLE_S), 1), past
 
 
-def _aggregated(aggregate: str, values: npt.NDArray[np.floating]) -> Floats:
+def aggregated(aggregate: str, values: npt.NDArray[np.floating]) -> Floats:
+    """One value of every column of [n, ...] without its NaNs; NaN where there is nothing else.
+
+    Raises:
+        InvalidInput: an aggregate that does not exist.
+    """
     known = ~np.isnan(values)
     count = known.sum(axis=0)
     if aggregate == "mean":
@@ -160,3 +156,9 @@ def _aggregated(aggregate: str, values: npt.NDArray[np.floating]) -> Floats:
     else:
         raise InvalidInput(f"aggregate {aggregate!r} does not exist: use mean, min, max or count")
     return np.where(count > 0, result, np.nan)
+
+
+def _there(reporting: Bools, moment: Moment) -> Bools:
+    """Instances that report: in a state that does, on a host that is up, [V]."""
+    placed = moment.host_of >= 0
+    return placed & reporting & moment.up[moment.host_of]

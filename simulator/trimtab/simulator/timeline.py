@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from trimtab.platform.model.compute import Bools, Ints
+import numpy as np
+
+from trimtab.platform.model.compute import Bools, Floats, Ints
 
 INSTANCE, HOST = 0, 1
 
@@ -77,3 +79,11 @@ class Timeline:
                 else:
                     moment.up[change.row], moment.enabled[change.row] = bool(change.to), change.flag
             yield moment
+
+    def stretches(self, times: Floats) -> Iterator[tuple[slice, Moment]]:
+        """State at each of some ascending times, [N]: runs of times with nothing between them, and what they share."""
+        happened = np.searchsorted([change.at for change in self.changes], times, side="right")
+        begins = np.flatnonzero(np.diff(happened, prepend=-1))
+        ends = [*begins[1:].tolist(), len(times)]
+        for begin, end, moment in zip(begins.tolist(), ends, self.through(times[begins].tolist()), strict=True):
+            yield slice(begin, end), moment
