@@ -14,6 +14,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "audit": {"audit_type": "ONESHOT", "goal_id": 1},
     "action_plan": {"audit_id": 1, "strategy_id": 1},
     "action": {"action_plan_id": 1, "action_type": "nop"},
+    "what_if": {"name": "sweep"},
 }
 
 

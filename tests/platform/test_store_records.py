@@ -17,7 +17,7 @@ from trimtab.platform.errors import InvalidInput
 from trimtab.platform.records import RECORDS, Action, Audit, EfficacyIndicator, Goal, Record, Service
 from trimtab.platform.states import MACHINES
 from trimtab.platform.store.rows import columns, from_row, to_row
-from trimtab.platform.store.schema import Migration, create_everything, prepare
+from trimtab.platform.store.schema import MIGRATIONS, Migration, create_everything, prepare
 from trimtab.platform.store.state import Store
 from trimtab.platform.store.transaction import BULK_FROM, UNIQUE
 
@@ -170,7 +170,10 @@ class ColourfulGoal(Goal):
 
 
 LATER = {**RECORDS, "goal": ColourfulGoal}
-ADD_COLOUR = Migration(2, "goals have a colour", lambda con: con.execute("ALTER TABLE goal ADD COLUMN colour VARCHAR"))
+LATEST = MIGRATIONS[-1].version
+ADD_COLOUR = Migration(
+    LATEST + 1, "goals have a colour", lambda con: con.execute("ALTER TABLE goal ADD COLUMN colour VARCHAR")
+)
 
 
 def test_every_column_was_there_in_version_one_or_comes_by_a_migration() -> None:
@@ -193,8 +196,8 @@ def test_a_migration_carries_an_older_file_forward_and_keeps_its_rows(tmp_path: 
     old = store.create(Goal(uuid=str(uuid4()), name="dummy", display_name="Dummy"))
     store.close()
     with duckdb.connect(str(path)) as con:
-        assert prepare(con, "store", LATER, [ADD_COLOUR]) == 2
-        assert prepare(con, "store", LATER, [ADD_COLOUR]) == 2, "once is enough"
+        assert prepare(con, "store", LATER, [ADD_COLOUR]) == LATEST + 1
+        assert prepare(con, "store", LATER, [ADD_COLOUR]) == LATEST + 1, "once is enough"
         row = con.execute(f"SELECT {', '.join(columns(ColourfulGoal))} FROM goal").fetchone()
         assert row is not None
         new = from_row(ColourfulGoal, row)
@@ -204,7 +207,7 @@ def test_a_migration_carries_an_older_file_forward_and_keeps_its_rows(tmp_path: 
 
 def test_a_new_file_has_the_latest_tables_at_once() -> None:
     con = duckdb.connect()
-    assert prepare(con, "store", LATER, [ADD_COLOUR]) == 2
+    assert prepare(con, "store", LATER, [ADD_COLOUR]) == LATEST + 1
     row = to_row(ColourfulGoal(uuid="u", name="n", display_name="d", colour="red"))
     con.execute(f"INSERT INTO goal VALUES ({', '.join('?' * len(row))})", row)
     assert con.execute("SELECT colour FROM goal").fetchall() == [("red",)]
@@ -218,8 +221,8 @@ def test_a_failing_migration_changes_nothing() -> None:
     con = duckdb.connect()
     prepare(con, "store")
     with pytest.raises(duckdb.CatalogException):
-        prepare(con, "store", LATER, [Migration(2, "half", half)])
-    assert prepare(con, "store") == 1
+        prepare(con, "store", LATER, [Migration(LATEST + 1, "half", half)])
+    assert prepare(con, "store") == LATEST
     names = {
         row[0] for row in con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name='goal'").fetchall()
     }
@@ -230,10 +233,10 @@ def test_a_file_from_the_future_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.duckdb"
     with duckdb.connect(str(path)) as con:
         prepare(con, "store", LATER, [ADD_COLOUR])
-    with pytest.raises(InvalidInput, match=r"schema version 2, this Trimtab knows up to 1: upgrade"):
+    with pytest.raises(InvalidInput, match=rf"schema version {LATEST + 1}, this Trimtab knows up to {LATEST}: upgrade"):
         Store(path)
     with duckdb.connect(str(path)) as con:  # and let go of again
-        assert con.execute("SELECT max(version) FROM schema_version").fetchone() == (2,)
+        assert con.execute("SELECT max(version) FROM schema_version").fetchone() == (LATEST + 1,)
 
 
 def test_a_field_without_a_migration_is_found_at_once() -> None:
@@ -261,7 +264,7 @@ def test_all_tables_are_made_or_none() -> None:
     create_everything(con, RECORDS)
     con.execute("ROLLBACK")
     assert con.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
-    assert prepare(con, "store") == 1
+    assert prepare(con, "store") == LATEST
 
 
 def test_times_are_utc(store: Store) -> None:

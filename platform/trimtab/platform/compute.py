@@ -1,4 +1,4 @@
-"""Running one pure function over many items in this process; the Ray form of the same interface is in `runtime`."""
+"""Running one pure function over many items: in this process, or in batches elsewhere; Ray's part is in `runtime`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from trimtab.platform.contracts import Ran
@@ -42,3 +43,66 @@ class InProcess:
         """See `contracts.Compute`."""
         del estimated_s
         return await asyncio.to_thread(run_batch, function, shared, items, self.node)
+
+
+class WorkerLost(Exception):
+    """The process that worked on a batch died, or was stopped because it took too long; says which."""
+
+
+MOST_DEATHS = 2  # an item that took so many workers with it is given up
+RunBatch = Callable[[Sequence[Any]], Awaitable[list[Ran]]]
+
+
+async def in_batches(
+    run: RunBatch, items: Sequence[Any], lanes: int, batch_s: float = 1.0
+) -> AsyncIterator[list[tuple[int, Ran]]]:
+    """Run many items in batches of about `batch_s` seconds, `lanes` at a time; yields what ends, as it ends.
+
+    The size of a batch follows what the last ones took. When a worker is lost its items are tried again one by one;
+    one that loses `MOST_DEATHS` workers ends with an error, so nothing is tried for ever.
+
+    Args:
+        run: one batch somewhere, in order.
+        items: what to run.
+        lanes: batches under way at once.
+        batch_s: seconds of work a batch should hold.
+
+    Yields:
+        (position, result) of the items of one batch.
+    """
+    waiting, alone = deque(range(len(items))), deque[int]()
+    deaths: dict[int, int] = {}
+    under_way: dict[asyncio.Future[list[Ran]], list[int]] = {}
+    size = 1
+    try:
+        while waiting or alone or under_way:
+            while (waiting or alone) and len(under_way) < lanes:
+                if alone:
+                    batch = [alone.popleft()]
+                else:
+                    fair = max(1, -(-len(waiting) // lanes))  # so that the last batches end together
+                    batch = [waiting.popleft() for _ in range(min(size, fair))]
+                under_way[asyncio.ensure_future(run([items[n] for n in batch]))] = batch
+            done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                batch = under_way.pop(future)
+                lost = future.exception()
+                if lost is None:
+                    ran = future.result()
+                    seconds = max(sum(one.seconds for one in ran) / len(ran), 1e-6)
+                    size = max(1, min(int(batch_s / seconds), 4 * max(size, len(batch))))
+                    yield list(zip(batch, ran, strict=True))
+                elif isinstance(lost, WorkerLost):
+                    for n in batch:
+                        deaths[n] = deaths.get(n, 0) + 1
+                    given_up = [n for n in batch if deaths[n] >= MOST_DEATHS]
+                    alone.extend(n for n in batch if deaths[n] < MOST_DEATHS)
+                    if given_up:
+                        error = f"given up after {MOST_DEATHS} lost workers: {lost}"
+                        yield [(n, Ran(None, "", "", 0.0, error)) for n in given_up]
+                else:
+                    raise lost
+    finally:
+        for future in under_way:
+            future.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)

@@ -194,6 +194,21 @@ class Event(Record):
     message: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf(Claimable):
+    """A sweep of simulations; its results are Parquet parts in the state's folder, under its uuid."""
+
+    kind: ClassVar[str] = "what_if"
+    name: str
+    scenario: Json = field(default_factory=dict)
+    cells_total: int = 0
+    cells_done: int = 0
+    cells_failed: int = 0
+    seconds_left: float | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
 RECORDS: Mapping[str, type[Record]] = {
     cls.kind: cls
     for cls in (
@@ -209,5 +224,6 @@ RECORDS: Mapping[str, type[Record]] = {
         Service,
         ActionDescription,
         Event,
+        WhatIf,
     )
 }

@@ -48,6 +48,17 @@ class ActionState(StrEnum):
     DELETED = "DELETED"
 
 
+class WhatIfState(StrEnum):
+    """States of a what-if sweep."""
+
+    PENDING = "PENDING"
+    ONGOING = "ONGOING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    DELETED = "DELETED"
+
+
 class Machine(NamedTuple):
     """One kind of record: its states and its edges."""
 
@@ -144,4 +155,21 @@ ACTION = Machine(
     },
 )
 
-MACHINES: Mapping[str, Machine] = {"audit": AUDIT, "action_plan": PLAN, "action": ACTION}
+W = WhatIfState
+
+WHATIF = Machine(
+    "what-if",
+    WhatIfState,
+    {
+        (W.PENDING, "run"): W.ONGOING,
+        (W.PENDING, "cancel"): W.CANCELLED,
+        (W.ONGOING, "cancel"): W.CANCELLED,
+        (W.ONGOING, "succeed"): W.SUCCEEDED,  # also when some cells failed: their rows say so
+        (W.ONGOING, "fail"): W.FAILED,
+        (W.SUCCEEDED, "delete"): W.DELETED,
+        (W.FAILED, "delete"): W.DELETED,
+        (W.CANCELLED, "delete"): W.DELETED,
+    },
+)
+
+MACHINES: Mapping[str, Machine] = {"audit": AUDIT, "action_plan": PLAN, "action": ACTION, "what_if": WHATIF}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.records import RECORDS, Record
+from trimtab.platform.records import RECORDS, Record, WhatIf
 from trimtab.platform.store.rows import columns
 
 
@@ -23,13 +23,18 @@ class Migration(NamedTuple):
 def create_everything(con: DuckDBPyConnection, records: Mapping[str, type[Record]]) -> None:
     """Create all tables. No foreign keys and no unique indexes: the one owner checks inside its transactions."""
     for kind in records.values():
-        con.execute(f'CREATE TABLE "{kind.kind}" ({", ".join(column.sql for column in columns(kind).values())})')
+        create_table(con, kind)
     con.execute("CREATE TABLE idempotency_key (key VARCHAR, kind VARCHAR, uuid VARCHAR, created_at TIMESTAMP)")
+
+
+def create_table(con: DuckDBPyConnection, kind: type[Record]) -> None:
+    """The table of one kind of record."""
+    con.execute(f'CREATE TABLE "{kind.kind}" ({", ".join(column.sql for column in columns(kind).values())})')
 
 
 # Version 1 is `create_everything`. A field added to a record needs a migration here, for example
 #   Migration(2, "audits have a colour", lambda con: con.execute('ALTER TABLE audit ADD COLUMN colour VARCHAR'))
-MIGRATIONS: tuple[Migration, ...] = ()
+MIGRATIONS: tuple[Migration, ...] = (Migration(2, "there are what-ifs", lambda con: create_table(con, WhatIf)),)
 
 
 def prepare(

@@ -27,6 +27,7 @@ from trimtab.platform.records import (
     ScoringEngine,
     Service,
     Strategy,
+    WhatIf,
 )
 from trimtab.platform.states import MACHINES, Machine, PlanState
 from trimtab.platform.store import query
@@ -47,7 +48,7 @@ UNIQUE: Mapping[type[Record], tuple[str, ...]] = {
     Service: ("name", "host"),
     ActionDescription: ("action_type",),
 }
-CALLED: Mapping[type[Record], str] = {CandidateRecord: "Candidate"}  # all others like their class
+CALLED: Mapping[type[Record], str] = {CandidateRecord: "Candidate", WhatIf: "What-if"}  # all others like their class
 
 
 class Transaction:
