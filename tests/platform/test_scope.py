@@ -217,8 +217,10 @@ def test_the_old_flat_form_is_wrapped() -> None:
         ([{"compute": [{"host_aggregates": [{}]}]}], "host_aggregates"),
         ([{"compute": [{"exclude": [{"nodes": []}]}]}], "'nodes'"),
         ([{"compute": [{"exclude": [{"instances": [{"uuid": 7}]}]}]}], "instances"),
-        ([{"compute": [], "baremetal": []}], "'baremetal'"),
-        ([{"baremetal": []}], "'baremetal'"),
+        ([{"compute": [], "network": []}], "'network'"),
+        ([{"storage": [{"volume_type": []}]}], "'volume_type'"),
+        ([{"storage": [{"exclude": [{"volumes": [{"name": "v"}]}]}]}], "volumes"),
+        ([{"baremetal": [{"exclude": [{"nodes": []}]}]}], "'nodes'"),
     ],
 )
 def test_what_is_no_scope_is_refused_with_the_place(scope: Any, place: str) -> None:

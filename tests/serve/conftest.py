@@ -95,8 +95,8 @@ async def whole(
     call = local_call(cloud)
     collector = Collector(SimulatedDriver(call), SimulatedDatasource(call), Recorder(folder / "metrics"), 86_400.0)
 
-    async def freeze(scope: Any, needs: Any, failed: Any) -> Frozen:
-        snapshot = await collector.freeze(scope, needs, failed)
+    async def freeze(scope: Any, needs: Any, failed: Any, models: Any) -> Frozen:
+        snapshot = await collector.freeze(scope, needs, failed, models)
         return Frozen(snapshot, snapshot)
 
     parts = Parts(port, freeze, InProcess(), load(), PLANNERS, rehearse, settings.limits)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trimtab.platform import scope as scopes
-from trimtab.platform.contracts import Datasource, Driver
-from trimtab.platform.errors import CloudError, CloudUnavailable, DatasourceError, TrimtabError
-from trimtab.platform.model import ClusterModel
+from trimtab.platform.contracts import Datasource, Driver, Inventory
+from trimtab.platform.errors import CloudError, CloudUnavailable, DatasourceError, ModelError, TrimtabError
+from trimtab.platform.model import BaremetalModel, ClusterModel, StorageModel
 from trimtab.platform.snapshot import History, Need, Snapshot
+from trimtab.platform.storage_scope import narrow_baremetal, narrow_storage
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,9 @@ class Collector:
         self.driver, self.datasource, self.recorder, self.history_s = driver, datasource, recorder, history_s
         self.keep_days = max(keep_days, math.ceil(history_s / DAY_S) + 1)  # what forecasts look back on stays
         self.model: ClusterModel | None = None
+        self.storage: StorageModel | None = None
+        self.baremetal: BaremetalModel | None = None
+        self.missing: dict[str, str] = {}  # "storage" or "baremetal": why its model is not of the last collection
         self.version = 0
         self.collected_at = 0.0
         self.fault: str | None = None
@@ -68,7 +72,8 @@ class Collector:
     async def collect(self) -> int:
         """Read inventory and new samples; returns the new version. A failure keeps the last good model.
 
-        Measurements that cannot be read are no failure: they are noted in `gaps` and asked for again next time.
+        Measurements that cannot be read are no failure: they are noted in `gaps` and asked for again next time. Nor is
+        a storage or metal service that cannot be read or understood: noted in `missing`, the last good model is kept.
 
         Raises:
             CloudError, ModelError, TrimtabError (of the recorder): also noted in `fault`, which snapshots then carry.
@@ -82,6 +87,7 @@ class Collector:
             except Exception as error:
                 self.fault = f"{type(error).__name__}: {error}"
                 raise
+            self._take_others(inventory)
             self.model, self.history, self.collected_at, self.fault = model, history, inventory.at, None
             self.version += 1
             version = self.version
@@ -89,9 +95,15 @@ class Collector:
         return version
 
     async def freeze(
-        self, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed_before: Sequence[str] = ()
+        self,
+        scope: Sequence[Mapping[str, Any]],
+        needs: Sequence[Need],
+        failed_before: Sequence[str] = (),
+        models: Sequence[str] = ("compute",),
     ) -> Snapshot:
         """One frozen snapshot: the newest model narrowed to a scope, what was asked to be measured, the recorded load.
+
+        `models` names what the strategies work on: "storage" and "baremetal" beside "compute", which is always there.
 
         Raises:
             CloudUnavailable: there is no model yet and the cloud cannot be read.
@@ -103,6 +115,7 @@ class Collector:
                 raise CloudUnavailable(f"there is no model of the cloud yet: {error}") from error
         # All of one collection: another one may end while the datasource answers.
         whole, history, at, version = self.model, self.history, self.collected_at, self.version
+        storage, baremetal, missing = self.storage, self.baremetal, dict(self.missing)
         assert whole is not None  # noqa: S101 (collect sets it or raises)
         model, notes = scopes.narrow(whole, scope)
         if self.fault:
@@ -112,6 +125,18 @@ class Collector:
         if history is not None and model is not whole and model.instances != whole.instances:
             columns = whole.instance_rows(model.instance_ids)
             history = History(history.start_s, history.step_s, history.cpu_pct[:, columns])
+        storage, baremetal = storage if "storage" in models else None, baremetal if "baremetal" in models else None
+        if storage is not None:
+            storage, found = narrow_storage(storage, scope)
+            notes += found
+        if baremetal is not None:
+            baremetal, found = narrow_baremetal(baremetal, scope)
+            notes += found
+        notes += [
+            f"the {name} model is {_staleness(one)}: {missing[name]}"
+            for name, one in (("storage", storage), ("baremetal", baremetal))
+            if name in models and name in missing
+        ]
         unique = list(dict.fromkeys(needs))
         measured: dict[Need, npt.NDArray[np.float64]] = {}
         if unique:
@@ -126,9 +151,35 @@ class Collector:
             version=version,
             measured=measured,
             history=history,
+            storage=storage,
+            baremetal=baremetal,
             failed_before=tuple(int(row) for row in failed[failed >= 0]),
             notes=tuple(notes),
         )
+
+    def _take_others(self, inventory: Inventory) -> None:
+        """The storage and the baremetal model of an inventory; what is not in it, or wrong, leaves the last good one.
+
+        A cloud that has no such service, and says nothing of a fault, has no such model.
+        """
+        faults = dict(inventory.faults)
+        try:
+            if "storage" not in faults:
+                self.storage = None if inventory.storage is None else StorageModel.from_arrow(*inventory.storage)
+        except ModelError as error:
+            faults["storage"] = str(error)
+        try:
+            if "baremetal" not in faults:
+                self.baremetal = None if inventory.metal is None else BaremetalModel.from_arrow(inventory.metal)
+        except ModelError as error:
+            faults["baremetal"] = str(error)
+        if self.storage is None and inventory.storage is None:
+            faults.setdefault("storage", "the cloud has no block storage service")
+        if self.baremetal is None and inventory.metal is None:
+            faults.setdefault("baremetal", "the cloud has no metal service")
+        for name in faults.keys() - self.missing.keys():
+            log.warning("there is no new %s model: %s", name, faults[name])
+        self.missing = faults
 
     async def _record(self, metric: str, kind: str, now: float) -> float:
         """Fetch what is new of one metric and keep it; returns the time from which on it was asked for."""
@@ -178,6 +229,10 @@ class Collector:
             log.warning("the measurements could not be tidied: %s", error)
         else:
             self._tidied = today
+
+
+def _staleness(model: object | None) -> str:
+    return "not to be had" if model is None else "stale"
 
 
 def _behind(samples: pa.Table) -> float:

@@ -159,12 +159,20 @@ class Compute(Protocol):
 
 
 class Inventory(NamedTuple):
-    """What a cloud says of itself, as the tables of `trimtab.platform.model.compute`; `at` is cloud time."""
+    """What a cloud says of itself, as the tables of `trimtab.platform.model`; `at` is cloud time.
+
+    `storage` are nodes, pools, volume types and volumes as `StorageModel.from_arrow` takes them, `metal` the table of
+    `BaremetalModel.from_arrow`; None where the cloud has no such service or could not read it, and then `faults` says
+    why: pairs of "storage" or "baremetal" and the reason.
+    """
 
     hosts: pa.Table
     instances: pa.Table
     groups: pa.Table
     at: float
+    storage: tuple[pa.Table, pa.Table, pa.Table, pa.Table] | None = None
+    metal: pa.Table | None = None
+    faults: tuple[tuple[str, str], ...] = ()
 
 
 class Server(NamedTuple):
@@ -186,7 +194,10 @@ class ServiceInfo(NamedTuple):
 
 
 class Migration(NamedTuple):
-    """One migration as the cloud recorded it. `status`: running | completed | failed | aborted."""
+    """One migration or resize as the cloud recorded it. `status`: running | completed | failed | aborted.
+
+    `kind` is "migration" or "resize"; a resize may have the same host as source and destination.
+    """
 
     id: str
     server_id: str
@@ -196,6 +207,67 @@ class Migration(NamedTuple):
     started_at: float
     ended_at: float | None = None
     reason: str = ""
+    kind: str = "migration"
+
+
+class Flavor(NamedTuple):
+    """One size of server; memory in MB, disk in GB."""
+
+    id: str
+    name: str
+    vcpus: float
+    memory_mb: float
+    disk_gb: float
+
+
+class Volume(NamedTuple):
+    """One volume as the cloud knows it now. `pool` is "" when it is on none; `updated_at` is cloud time.
+
+    `migration_status` is "migrating" until nothing of the move is left (a shadow volume included), then "success" or
+    "error"; "" when it never moved. `status` is "retyping" while its type changes.
+    """
+
+    id: str
+    name: str
+    pool: str
+    status: str  # available, in-use, retyping, maintenance, error, ...
+    migration_status: str
+    type: str
+    size_gb: float
+    attached_to: tuple[str, ...] = ()
+    updated_at: float = 0.0
+
+
+class Pool(NamedTuple):
+    """One storage pool, host@backend#pool. `reports`: its capabilities by name, `volume_backend_name` among them."""
+
+    name: str
+    free_gb: float  # NaN = unknown, inf = without limit
+    reports: Mapping[str, str]
+
+
+class VolumeType(NamedTuple):
+    """One volume type and what it asks of a pool."""
+
+    name: str
+    extra_specs: Mapping[str, str]
+
+
+class MetalNode(NamedTuple):
+    """One metal node. `power`: on | off | unknown; `target`: what it is turning to, "" when it is not turning.
+
+    `error` is what the last failed change of power left behind, `changed_at` the cloud time of the last request or
+    change.
+    """
+
+    id: str
+    name: str
+    hostname: str  # of the compute host that runs on it; "" = none
+    power: str
+    target: str = ""
+    error: str = ""
+    maintenance: bool = False
+    changed_at: float = 0.0
 
 
 class Driver(Protocol):
@@ -231,6 +303,64 @@ class Driver(Protocol):
 
     async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
         """Enable or disable the compute service on a host."""
+        ...
+
+    # -- servers: power and size --
+
+    async def residents(self, host: str) -> list[Server]:
+        """All servers on a host, by its name, running or not."""
+        ...
+
+    async def stop(self, server_id: str) -> None:
+        """Ask for a server to be shut down (ACTIVE -> SHUTOFF)."""
+        ...
+
+    async def start(self, server_id: str) -> None:
+        """Ask for a stopped server to be started (SHUTOFF -> ACTIVE)."""
+        ...
+
+    async def flavors(self, names: Sequence[str]) -> dict[str, Flavor]:
+        """Those of the flavors that exist, by the id or else the name they were asked for by."""
+        ...
+
+    async def resize(self, server_id: str, flavor: str) -> None:
+        """Ask for another flavor, by its id; the server ends in VERIFY_RESIZE, here or on another host."""
+        ...
+
+    async def confirm_resize(self, server_id: str) -> None:
+        """Ask for a server in VERIFY_RESIZE to stay as it is now; frees what it had before."""
+        ...
+
+    # -- storage --
+
+    async def volumes(self, ids: Sequence[str]) -> dict[str, Volume]:
+        """Those of the named volumes that exist."""
+        ...
+
+    async def pools(self) -> list[Pool]:
+        """All storage pools."""
+        ...
+
+    async def volume_types(self) -> list[VolumeType]:
+        """All volume types."""
+        ...
+
+    async def migrate_volume(self, volume_id: str, pool: str) -> None:
+        """Ask for a volume to be moved to a pool, by its name; returns once the cloud accepted it."""
+        ...
+
+    async def retype_volume(self, volume_id: str, volume_type: str) -> None:
+        """Ask for another type; the volume moves where the type needs another pool ("on-demand")."""
+        ...
+
+    # -- metal --
+
+    async def metal_node(self, node_id: str) -> MetalNode | None:
+        """One metal node; None when there is none."""
+        ...
+
+    async def set_power(self, node_id: str, *, on: bool) -> None:
+        """Ask for a metal node to be turned on or off; returns once the cloud accepted it."""
         ...
 
 

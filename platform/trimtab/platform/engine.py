@@ -45,8 +45,9 @@ class Frozen(NamedTuple):
     shared: Any
 
 
-# How the engine gets a snapshot of (scope, needs, instances that failed before): see `collector.Collector.freeze`.
-Freeze = Callable[[Sequence[Mapping[str, Any]], Sequence[Need], Sequence[str]], Awaitable[Frozen]]
+# How the engine gets a snapshot of (scope, needs, instances that failed before, models): see
+# `collector.Collector.freeze`.
+Freeze = Callable[[Sequence[Mapping[str, Any]], Sequence[Need], Sequence[str], Sequence[str]], Awaitable[Frozen]]
 
 
 class Tell(Protocol):
@@ -191,7 +192,8 @@ async def _work(parts: Parts, audit: Audit, epoch: int) -> ActionPlan | None:
     jobs = jobs_for(parts.plugins, goal, named, audit.parameters, parts.seed)
     chosen_strategies = [(parts.plugins.strategy(job.strategy), job.parameters) for job in jobs]
     needs = [need for strategy, given in chosen_strategies for need in strategy.needs(read_parameters(strategy, given))]
-    frozen = await parts.freeze(audit.scope, needs, await _failed_before(parts.store, audit))
+    models = tuple(dict.fromkeys(model for strategy, _ in chosen_strategies for model in strategy.models))
+    frozen = await parts.freeze(audit.scope, needs, await _failed_before(parts.store, audit), models)
     entries = await explore(parts, goal, frozen, jobs)
     chosen, message = choose(goal, entries, named=named is not None)
     for position, entry in enumerate(entries):

@@ -12,6 +12,7 @@ import numpy as np
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.model.compute import Bools
+from trimtab.platform.storage_scope import BAREMETAL_SCHEMA, STORAGE_SCHEMA
 
 _NAMES = {
     "type": "array",
@@ -68,7 +69,8 @@ SCHEMA: Mapping[str, Any] = {
                     "additionalProperties": False,
                 },
             },
-            "storage": {"type": "array", "items": {"type": "object"}},
+            "storage": STORAGE_SCHEMA,
+            "baremetal": BAREMETAL_SCHEMA,
         },
         "additionalProperties": False,
     },
@@ -83,7 +85,7 @@ def check(scope: Any) -> list[dict[str, Any]]:
     """
     if isinstance(scope, list) and scope and isinstance(scope[0], dict):
         first = next(iter(scope[0]), "compute")
-        if first not in {"compute", "storage"}:
+        if first not in {"compute", "storage", "baremetal"}:
             scope = [{"compute": scope}]
     try:
         jsonschema.validate(scope, SCHEMA)

@@ -6,7 +6,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from trimtab.platform.contracts import Driver, Inventory, Migration, Server, ServiceInfo, Tools
+from trimtab.platform.contracts import (
+    Driver,
+    Flavor,
+    Inventory,
+    MetalNode,
+    Migration,
+    Pool,
+    Server,
+    ServiceInfo,
+    Tools,
+    Volume,
+    VolumeType,
+)
 from trimtab.platform.errors import CloudUnavailable
 
 T = TypeVar("T")
@@ -89,6 +101,58 @@ class Watch:
     async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
         """As the cloud's driver."""
         return await self.driver.set_service(host, enabled=enabled, reason=reason)
+
+    async def residents(self, host: str) -> list[Server]:
+        """As the cloud's driver."""
+        return await self.driver.residents(host)
+
+    async def stop(self, server_id: str) -> None:
+        """As the cloud's driver."""
+        await self.driver.stop(server_id)
+
+    async def start(self, server_id: str) -> None:
+        """As the cloud's driver."""
+        await self.driver.start(server_id)
+
+    async def flavors(self, names: Sequence[str]) -> dict[str, Flavor]:
+        """As the cloud's driver."""
+        return await self.driver.flavors(names)
+
+    async def resize(self, server_id: str, flavor: str) -> None:
+        """As the cloud's driver."""
+        await self.driver.resize(server_id, flavor)
+
+    async def confirm_resize(self, server_id: str) -> None:
+        """As the cloud's driver."""
+        await self.driver.confirm_resize(server_id)
+
+    async def volumes(self, ids: Sequence[str]) -> dict[str, Volume]:
+        """As the cloud's driver."""
+        return await self.driver.volumes(ids)
+
+    async def pools(self) -> list[Pool]:
+        """As the cloud's driver."""
+        return await self.driver.pools()
+
+    async def volume_types(self) -> list[VolumeType]:
+        """As the cloud's driver."""
+        return await self.driver.volume_types()
+
+    async def migrate_volume(self, volume_id: str, pool: str) -> None:
+        """As the cloud's driver."""
+        await self.driver.migrate_volume(volume_id, pool)
+
+    async def retype_volume(self, volume_id: str, volume_type: str) -> None:
+        """As the cloud's driver."""
+        await self.driver.retype_volume(volume_id, volume_type)
+
+    async def metal_node(self, node_id: str) -> MetalNode | None:
+        """As the cloud's driver."""
+        return await self.driver.metal_node(node_id)
+
+    async def set_power(self, node_id: str, *, on: bool) -> None:
+        """As the cloud's driver."""
+        await self.driver.set_power(node_id, on=on)
 
 
 def _fail(answer: asyncio.Future[Server | None], error: BaseException) -> None:

@@ -7,7 +7,17 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from trimtab.platform.contracts import Inventory, Migration, Server, ServiceInfo
+from trimtab.platform.contracts import (
+    Flavor,
+    Inventory,
+    MetalNode,
+    Migration,
+    Pool,
+    Server,
+    ServiceInfo,
+    Volume,
+    VolumeType,
+)
 from trimtab.platform.snapshot import Need
 from trimtab.simulator.cloud import SimulatedCloud
 
@@ -30,7 +40,7 @@ class SimulatedDriver:
         self._call = call
 
     async def inventory(self) -> Inventory:
-        """Hosts, instances and server groups, in bulk."""
+        """Hosts, instances and server groups, storage and metal, in bulk."""
         return Inventory(*await self._call("inventory", (), {}))
 
     async def servers(self, ids: Sequence[str]) -> dict[str, Server]:
@@ -57,6 +67,59 @@ class SimulatedDriver:
     async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
         """Enable or disable the compute service on a host."""
         return ServiceInfo(*await self._call("set_service", (host,), {"enabled": enabled, "reason": reason}))
+
+    async def residents(self, host: str) -> list[Server]:
+        """All servers on a host, by its name, running or not."""
+        return list(await self._call("residents", (host,), {}))
+
+    async def stop(self, server_id: str) -> None:
+        """Ask for a server to be shut down."""
+        await self._call("stop", (server_id,), {})
+
+    async def start(self, server_id: str) -> None:
+        """Ask for a stopped server to be started."""
+        await self._call("start", (server_id,), {})
+
+    async def flavors(self, names: Sequence[str]) -> dict[str, Flavor]:
+        """Those of the flavors that exist, by what they were asked for by."""
+        return dict(await self._call("flavors", (list(names),), {}))
+
+    async def resize(self, server_id: str, flavor: str) -> None:
+        """Ask for another flavor, by its id."""
+        await self._call("resize", (server_id, flavor), {})
+
+    async def confirm_resize(self, server_id: str) -> None:
+        """Ask for a server in VERIFY_RESIZE to stay as it is now."""
+        await self._call("confirm_resize", (server_id,), {})
+
+    async def volumes(self, ids: Sequence[str]) -> dict[str, Volume]:
+        """Those of the named volumes that exist."""
+        return dict(await self._call("volumes", (list(ids),), {}))
+
+    async def pools(self) -> list[Pool]:
+        """All storage pools."""
+        return list(await self._call("pools", (), {}))
+
+    async def volume_types(self) -> list[VolumeType]:
+        """All volume types."""
+        return list(await self._call("volume_types", (), {}))
+
+    async def migrate_volume(self, volume_id: str, pool: str) -> None:
+        """Ask for a volume to be moved to a pool."""
+        await self._call("migrate_volume", (volume_id, pool), {})
+
+    async def retype_volume(self, volume_id: str, volume_type: str) -> None:
+        """Ask for another type of a volume."""
+        await self._call("retype_volume", (volume_id, volume_type), {})
+
+    async def metal_node(self, node_id: str) -> MetalNode | None:
+        """One metal node; None when there is none."""
+        node: MetalNode | None = await self._call("metal_node", (node_id,), {})
+        return node
+
+    async def set_power(self, node_id: str, *, on: bool) -> None:
+        """Ask for a metal node to be turned on or off."""
+        await self._call("set_power", (node_id,), {"on": on})
 
 
 class SimulatedDatasource:

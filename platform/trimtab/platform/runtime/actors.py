@@ -186,10 +186,12 @@ class Model(Looping):
         except TrimtabError as error:
             return Answer(error=error)
 
-    def freeze(self, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed: Sequence[str]) -> Answer:
+    def freeze(
+        self, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed: Sequence[str], models: Sequence[str]
+    ) -> Answer:
         """One snapshot, as a reference in a list (so that Ray does not fetch it on the way)."""
         try:
-            snapshot = self._run(self._parts.collector.freeze(scope, needs, failed))
+            snapshot = self._run(self._parts.collector.freeze(scope, needs, failed, models))
         except TrimtabError as error:
             return Answer(error=error)
         # This actor lives long, so the reference it owns does too.
@@ -293,7 +295,11 @@ class Gauges:
 
 
 async def freeze_through(
-    model: Any, scope: Sequence[Mapping[str, Any]], needs: Sequence[Need], failed: Sequence[str]
+    model: Any,
+    scope: Sequence[Mapping[str, Any]],
+    needs: Sequence[Need],
+    failed: Sequence[str],
+    models: Sequence[str] = ("compute",),
 ) -> engine.Frozen:
     """Ask the model actor for a snapshot (how the engine actor freezes).
 
@@ -302,7 +308,7 @@ async def freeze_through(
     """
     for last in (False, True):
         try:
-            (reference,) = answered(await model.freeze.remote(scope, needs, failed))
+            (reference,) = answered(await model.freeze.remote(scope, needs, failed, models))
             return engine.Frozen(await reference, reference)
         except RayError as error:  # the actor died, and what it owned with it: its successor collects again
             if last:
