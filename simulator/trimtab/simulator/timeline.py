@@ -11,12 +11,14 @@ import numpy as np
 from trimtab.platform.model.compute import Bools, Floats, Ints
 
 INSTANCE, HOST = 0, 1
+DOWN, UP, BOOTING = 0, 1, 2
+LIVE_LOSS = 0.1  # share of CPU work lost while a live migration runs: Beloglazov and Buyya 2012, section 4.2
 
 
 class Change(NamedTuple):
     """One change of state. INSTANCE: `row` is now on host `to`, and `flag` says whether it burns CPU.
 
-    HOST: `to` says whether host `row` is up, and `flag` whether it is enabled.
+    HOST: `to` says whether host `row` is down, up or booting, and `flag` whether it is enabled.
     """
 
     at: float
@@ -27,7 +29,11 @@ class Change(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One migration. The guest ran until `stop` and was down until `end`; both are inf while that has not come."""
+    """One migration. The guest ran until `stop` and was down until `end`; both are inf while that has not come.
+
+    Post-copy: the guest was down from `stop` until `resumed`, and ran at the destination from then on; None otherwise.
+    `slowdown` is the share of CPU work that the guest loses while it runs and is copied.
+    """
 
     instance: int
     source: int
@@ -39,20 +45,29 @@ class Move(NamedTuple):
     gib: float
     arrived: bool
     running: bool  # the instance burned CPU, so there was something to lose
+    slowdown: float = LIVE_LOSS
+    resumed: float | None = None
+
+    def losses(self) -> tuple[tuple[float, float, float], ...]:
+        """When the guest lost what share of its CPU work: (from, until, share)."""
+        if self.resumed is not None:
+            return ((self.stop, self.resumed, 1.0), (self.resumed, self.end, self.slowdown))
+        return ((self.start, self.stop, self.slowdown if self.live else 0.0), (self.stop, self.end, 1.0))
 
 
 class Moment(NamedTuple):
-    """State at one time: `host_of` [V] (-1 nowhere), `running` [V], `up` [H], `enabled` [H]; own copies."""
+    """State at one time: `host_of` [V] (-1 nowhere), `running` [V], `up`, `enabled`, `booting` [H]; own copies."""
 
     host_of: Ints
     running: Bools
     up: Bools
     enabled: Bools
+    booting: Bools
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """State when it began, and every change since, oldest first."""
+    """State when it began (no host is booting then), and every change since, oldest first."""
 
     began: float
     host_of: Ints
@@ -68,7 +83,9 @@ class Timeline:
 
     def through(self, times: Iterable[float]) -> Iterator[Moment]:
         """State at each of some ascending times; always the same arrays, changed from one time to the next."""
-        moment = Moment(self.host_of.copy(), self.running.copy(), self.up.copy(), self.enabled.copy())
+        moment = Moment(
+            self.host_of.copy(), self.running.copy(), self.up.copy(), self.enabled.copy(), np.zeros(len(self.up), bool)
+        )
         position = 0
         for time in times:
             while position < len(self.changes) and self.changes[position].at <= time:
@@ -77,7 +94,8 @@ class Timeline:
                 if change.kind == INSTANCE:
                     moment.host_of[change.row], moment.running[change.row] = change.to, change.flag
                 else:
-                    moment.up[change.row], moment.enabled[change.row] = bool(change.to), change.flag
+                    moment.up[change.row], moment.enabled[change.row] = change.to == UP, change.flag
+                    moment.booting[change.row] = change.to == BOOTING
             yield moment
 
     def stretches(self, times: Floats) -> Iterator[tuple[slice, Moment]]:

@@ -14,9 +14,10 @@ from trimtab.platform.model import ClusterModel, GroupPolicy, InstanceState, Pla
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.rules import destinations
-from trimtab.simulator.events import Events
+from trimtab.simulator.events import Event, Events
 from trimtab.simulator.migration import GIB_MB, Flow, Mishap, Network, Physics
-from trimtab.simulator.timeline import HOST, INSTANCE, Change, Move, Timeline
+from trimtab.simulator.scheduler import DEFAULT, Weights, choose_host
+from trimtab.simulator.timeline import BOOTING, DOWN, HOST, INSTANCE, UP, Change, Move, Timeline
 
 BURNS_CPU = (InstanceState.ACTIVE, InstanceState.RESCUED, InstanceState.RESIZED)
 LIVE_STATES = (InstanceState.ACTIVE, InstanceState.PAUSED)
@@ -35,18 +36,33 @@ class Trip:
 
 @dataclass(eq=False, slots=True)
 class World:
-    """Mutable state over a model; rows are the model's. A moving instance takes room on both hosts."""
+    """Mutable state over a model; rows are the model's. A moving instance takes room on both hosts.
+
+    An instance whose `host_of` is -1 is not there: not yet, or not any more. `boot_s`: from standby (empty and
+    disabled) or from death until a host works. `rebuild_s`: until an evacuated or crashed instance runs again. `weights`:
+    of the scheduler. `rejected`: arrivals without a valid host; `departed`: deleted instances; `crashed`: instances that lost
+    their memory when a post-copy failed; one entry each time.
+    """
 
     model: ClusterModel
     events: Events
     physics: Physics
+    boot_s: float = 0.0
+    rebuild_s: float = 120.0
+    weights: Weights = DEFAULT
+    rejected: list[int] = field(default_factory=list)
+    departed: list[int] = field(default_factory=list)
+    crashed: list[int] = field(default_factory=list)
     place: Placement = field(init=False)
     up: Bools = field(init=False)
+    booting: Bools = field(init=False)
     enabled: Bools = field(init=False)
     running: Bools = field(init=False)  # instances that burn CPU
     moving: dict[int, Trip] = field(default_factory=dict)
     trips: list[Trip] = field(default_factory=list)
     _mishaps: dict[int, Mishap] = field(default_factory=dict)
+    _starts: dict[int, Event] = field(default_factory=dict)  # instances that will run again
+    _boots: dict[int, Event] = field(default_factory=dict)
     _began: float = field(init=False)
     _network: Network = field(init=False)
     _changes: list[Change] = field(default_factory=list)
@@ -57,6 +73,7 @@ class World:
         model = self.model
         self.place = model.placement()
         self.up, self.enabled = model.up.copy(), model.enabled.copy()
+        self.booting = np.zeros(model.hosts, bool)
         self.running = burns_cpu(model)
         self._began = self.events.now
         self._network = Network(self.events, self.physics)
@@ -71,6 +88,8 @@ class World:
             return f"instance {name} is on no host"
         if instance in self.moving:
             return f"instance {name} is busy: it is migrating already"
+        if instance in self._starts:
+            return f"instance {name} is busy: it is being rebuilt"
         if not self.up[source]:
             return f"instance {name} is on {self.model.host_name(source)}, which is down"
         state = InstanceState(int(self.model.state[instance]))
@@ -81,6 +100,8 @@ class World:
         host = self.model.host_name(destination)
         if destination == source:
             return f"instance {name} is on {host} already"
+        if self.booting[destination]:
+            return f"host {host} is booting and cannot receive {name} yet"
         if not self.up[destination]:
             return f"host {host} is down and cannot receive {name}"
         if not self.enabled[destination]:
@@ -114,7 +135,17 @@ class World:
         return None
 
     def choose(self, instance: int) -> int:
-        """Where the scheduler would put an instance: the possible host with most free memory; -1 when there is none."""
+        """Where the scheduler would put an instance; -1 when no host is valid."""
+        candidates = self.up & self.enabled
+        group = int(self.model.group[instance])
+        if group >= 0 and self.model.group_policy[group] == GroupPolicy.ANTI_AFFINITY:
+            for trip in self.moving.values():
+                if self.model.group[trip.flow.instance] == group:
+                    candidates[[trip.flow.source, trip.flow.destination]] = False
+        return choose_host(self.place, instance, candidates, self.weights)
+
+    def roomiest(self, instance: int) -> int:
+        """The possible host with most free memory, -1 when there is none; how journals without a choice go on."""
         ok = destinations(self.place, instance, self.up & self.enabled)
         if not ok.any():
             return -1
@@ -140,6 +171,7 @@ class World:
             running=bool(self.running[instance]),
             done=self._through,
             mishap=self._mishaps.pop(instance, None),
+            resumed=self._resumed,
         )
         trip = Trip(len(self.trips), flow, ended)
         self.place.used[:, destination] += self.model.demand[instance]
@@ -148,7 +180,7 @@ class World:
         return trip
 
     def stop(self, instance: int, status: str, reason: str) -> None:
-        """End a running migration early; the instance stays where it is."""
+        """End a running migration early; the instance stays where it is, but crashes when it is there only in part."""
         trip = self.moving[instance]
         self._network.drop(trip.flow)
         self._finish(trip, status, reason)
@@ -167,37 +199,129 @@ class World:
         else:
             self._finish(trip, "completed", "")
 
+    def _resumed(self, flow: Flow) -> None:
+        self.place.host_of[flow.instance] = flow.destination
+        self._note_instance(flow.instance)
+
     def _finish(self, trip: Trip, status: str, reason: str) -> None:
         flow = trip.flow
         trip.status, trip.reason = status, reason
-        leaves = flow.source if status == "completed" else flow.destination
+        there_already = flow.resumed_at is not None
+        leaves = flow.source if status == "completed" or there_already else flow.destination
         self.place.used[:, leaves] -= self.model.demand[flow.instance]
-        if status == "completed":
+        if status == "completed" and not there_already:
             self.place.host_of[flow.instance] = flow.destination
             self._note_instance(flow.instance)
         del self.moving[flow.instance]
         self._moves.append(self._move(trip, self.events.now))
+        if status != "completed" and there_already:
+            self.crashed.append(flow.instance)
+            self._start_again(flow.instance)
         trip.ended(trip)
 
     # -- services, hosts and instances -----------------------------------------------------------------------------
 
     def set_service(self, host: int, *, enabled: bool) -> None:
-        """Enable or disable a host for new instances."""
+        """Enable or disable a host for new instances; one that was in standby boots first."""
+        asleep = bool(self.up[host] and not self.enabled[host]) and not self._holds_any(host)
         self.enabled[host] = enabled
-        self._note_host(host)
+        if asleep and enabled and self.boot_s > 0:
+            self._boot(host)
+        else:
+            self._note_host(host)
 
     def lose_host(self, host: int) -> None:
         """A host dies: what is on it stops working, what is on its way from or to it fails."""
-        if not self.up[host]:
+        if not self.up[host] and not self.booting[host]:
             return
-        self.up[host] = False
+        self.events.cancel(self._boots.pop(host, None))
+        self.up[host] = self.booting[host] = False
         self._note_host(host)
         reason = f"host {self.model.host_name(host)} died"
         for trip in [trip for trip in self.moving.values() if host in (trip.flow.source, trip.flow.destination)]:
             self.stop(trip.flow.instance, "failed", reason)
         for instance in self.place.residents(host):
+            self.events.cancel(self._starts.pop(int(instance), None))
             self.running[instance] = False
             self._note_instance(int(instance))
+
+    def restore_host(self, host: int) -> None:
+        """A dead host comes back: it boots, then what is still on it starts again. It stays enabled or disabled."""
+        if self.up[host] or self.booting[host]:
+            return
+        if self.boot_s > 0:
+            self._boot(host)
+        else:
+            self._booted(host)
+
+    def evacuate(self, host: int) -> list[int]:
+        """Rebuild the instances of a dead host where the scheduler puts them; they run again after `rebuild_s`.
+
+        Nothing happens to a host that is up or booting. Returns the instances without a valid host: they stay.
+        """
+        if self.up[host] or self.booting[host]:
+            return []
+        left = []
+        for instance in self.place.residents(host).tolist():
+            destination = self.choose(instance)
+            if destination < 0:
+                left.append(instance)
+                continue
+            self.place.used[:, host] -= self.model.demand[instance]
+            self.place.used[:, destination] += self.model.demand[instance]
+            self.place.host_of[instance] = destination
+            self._start_again(instance)
+        return left
+
+    def arrive(self, instance: int) -> int:
+        """An instance is created where the scheduler puts it: row of the host, or -1 (then it is in `rejected`).
+
+        Nothing happens to one that is there already.
+        """
+        if self.place.host_of[instance] >= 0:
+            return int(self.place.host_of[instance])
+        host = self.choose(instance)
+        if host < 0:
+            self.rejected.append(instance)
+            return -1
+        self.place.used[:, host] += self.model.demand[instance]
+        self.place.host_of[instance] = host
+        self.running[instance] = self._burns(instance)
+        self._note_instance(instance)
+        return host
+
+    def _start_again(self, instance: int) -> None:
+        """It does not run now, and will in `rebuild_s` if its host lives."""
+        self.running[instance] = False
+        self._note_instance(instance)
+        if self.up[self.place.host_of[instance]] and self._burns(instance):
+            self._starts[instance] = self.events.at(self.events.now + self.rebuild_s, lambda: self._started(instance))
+
+    def _started(self, instance: int) -> None:
+        del self._starts[instance]
+        self.running[instance] = True
+        self._note_instance(instance)
+
+    def _boot(self, host: int) -> None:
+        self.up[host], self.booting[host] = False, True
+        self._note_host(host)
+        self._boots[host] = self.events.at(self.events.now + self.boot_s, lambda: self._booted(host))
+
+    def _booted(self, host: int) -> None:
+        self._boots.pop(host, None)
+        self.up[host], self.booting[host] = True, False
+        self._note_host(host)
+        for instance in self.place.residents(host).tolist():
+            self.running[instance] = self._burns(instance)
+            self._note_instance(instance)
+
+    def _holds_any(self, host: int) -> bool:
+        return bool((self.place.host_of == host).any()) or any(
+            host in (trip.flow.source, trip.flow.destination) for trip in self.moving.values()
+        )
+
+    def _burns(self, instance: int) -> bool:
+        return int(self.model.state[instance]) in BURNS_CPU
 
     def lose_instance(self, instance: int) -> None:
         """An instance is deleted by its owner."""
@@ -205,8 +329,10 @@ class World:
             return
         if instance in self.moving:
             self.stop(instance, "failed", f"instance {self._name(instance)} was deleted")
+        self.events.cancel(self._starts.pop(instance, None))
         self.place.used[:, self.place.host_of[instance]] -= self.model.demand[instance]
         self.place.host_of[instance] = -1
+        self.departed.append(instance)
         self.running[instance] = False
         self._note_instance(instance)
 
@@ -231,15 +357,24 @@ class World:
             flow.sent_by(self.events.now) / GIB_MB,
             trip.status == "completed",
             bool(self.running[flow.instance]),
+            self.physics.slowdown if flow.post is None else self.physics.fault_slowdown,
+            self._resumption(flow, end),
         )
+
+    @staticmethod
+    def _resumption(flow: Flow, end: float) -> float | None:
+        """When a post-copy's guest went on; one that failed before that was down until the failure."""
+        if flow.post is None:
+            return None
+        return end if flow.resumed_at is None else flow.resumed_at
 
     def _note_instance(self, instance: int) -> None:
         host, running = int(self.place.host_of[instance]), bool(self.running[instance])
         self._changes.append(Change(self.events.now, INSTANCE, instance, host, running))
 
     def _note_host(self, host: int) -> None:
-        up, enabled = bool(self.up[host]), bool(self.enabled[host])
-        self._changes.append(Change(self.events.now, HOST, host, int(up), enabled))
+        to = BOOTING if self.booting[host] else UP if self.up[host] else DOWN
+        self._changes.append(Change(self.events.now, HOST, host, to, bool(self.enabled[host])))
 
     def _name(self, instance: int) -> str:
         return self.model.instance_name(instance) or self.model.instance_id(instance)
