@@ -25,7 +25,8 @@ METRICS = {
     "host_cpu_usage": "host",  # per cent of its physical CPUs
     "host_ram_usage": "host",  # KiB
 }
-REPORTS = (InstanceState.ACTIVE, InstanceState.RESCUED, InstanceState.RESIZED, InstanceState.PAUSED)
+REPORTS = np.zeros(len(InstanceState), bool)  # states in which an instance is measured
+REPORTS[[InstanceState.ACTIVE, InstanceState.RESCUED, InstanceState.RESIZED, InstanceState.PAUSED]] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Measurements:
 
     def values(self, metric: str, first: int, last: int) -> npt.NDArray[np.floating]:
         """One of `METRICS` in samples first .. last - 1, [n, V] or [n, H]; NaN where nothing was reported."""
-        reporting = np.isin(self.model.state, REPORTS)
+        reporting = REPORTS[self.model.state]
         ends = np.arange(first + 1, last + 1, dtype=np.float64) * SAMPLE_S
         if metric == "instance_cpu_usage":
             values: npt.NDArray[np.floating] = self.load.cpu_pct(first, last - first)

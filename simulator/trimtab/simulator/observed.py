@@ -104,6 +104,6 @@ class Observed:
             record[self._until : until] = measurements.values(metric, first + self._until, first + until)
         ended = (first + until) * SAMPLE_S
         then = tail.at(ended)
-        self._then = replace(self._then, **then._asdict())
+        self._then = replace(self._then, host_of=then.host_of, running=then.running, up=then.up, enabled=then.enabled)
         self._seen += bisect_right(tail.changes, ended, key=lambda change: change.at)
         self._until = until

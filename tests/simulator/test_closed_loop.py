@@ -1,0 +1,321 @@
+"""The closed loop: what it scores, what it lets a strategy see, and that nothing stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from trimtab.platform.collector import by_row
+from trimtab.platform.contracts import Context, Strategy
+from trimtab.platform.errors import InvalidInput, PlanError, StrategyError
+from trimtab.platform.model import VCPU, ClusterModel
+from trimtab.platform.planner import plan_capacity
+from trimtab.platform.plugins import load as load_plugins
+from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan
+from trimtab.platform.snapshot import History, Need, Snapshot
+from trimtab.simulator.closed_loop import Case, Outcome, Policy, run
+from trimtab.simulator.events import Events
+from trimtab.simulator.load import Load, generated
+from trimtab.simulator.measurements import Measurements
+from trimtab.simulator.observed import Observed, Truth
+from trimtab.simulator.power import Power
+from trimtab.simulator.rehearse import ASSUMPTIONS, rehearse
+from trimtab.simulator.score import Window, score
+from trimtab.simulator.timeline import Timeline
+from trimtab.simulator.truth import CloudSpec, true_blocks
+from trimtab.simulator.world import World, burns_cpu
+
+DAY_S = 86_400.0
+START_S = 20_000 * DAY_S
+MODEL = CloudSpec(hosts=12, instances=90, seed=3).model()
+
+
+class Nothing(BaseModel):
+    """No parameters."""
+
+
+class Does:
+    """A strategy that does what a function says; it keeps the snapshots it was given."""
+
+    name: ClassVar[str] = "does"
+    display_name: ClassVar[str] = "Does"
+    goal: ClassVar[str] = "none"
+    parameters: ClassVar[type[BaseModel]] = Nothing
+    models: ClassVar[tuple[str, ...]] = ("compute",)
+
+    def __init__(self, what: Callable[[Snapshot], Sequence[Candidate]], needs: Sequence[Need] = ()) -> None:
+        self.what, self.asks, self.seen = what, needs, list[Snapshot]()
+
+    def needs(self, parameters: Any) -> Sequence[Need]:
+        return self.asks
+
+    def grid(self) -> Sequence[dict[str, Any]]:
+        return ({},)
+
+    def propose(self, snapshot: Snapshot, parameters: Any, context: Context) -> Sequence[Candidate]:
+        self.seen.append(snapshot)
+        return self.what(snapshot)
+
+
+def balancing() -> Strategy:
+    return load_plugins().strategy("workload_stabilization")
+
+
+def level(**parameters: Any) -> Any:
+    return balancing().parameters.model_validate(
+        {"thresholds": {"instance_cpu_usage": 0.01}, "host_choice": "fullsearch", **parameters}
+    )
+
+
+def case_of(policy: Policy, model: ClusterModel = MODEL, seed: int = 5, **others: Any) -> Case:
+    return Case(model, Load(generated(model.instances, seed), model.instances), policy, START_S, **others)
+
+
+def test_nobody_scores_as_an_untouched_timeline() -> None:
+    case = case_of(Policy("nobody"), horizon_s=40_000.0)
+    outcome = run(case)
+    untouched = Timeline(START_S, MODEL.host_of, burns_cpu(MODEL), MODEL.up, MODEL.enabled)
+    window = Window(START_S, START_S + 40_000, START_S, START_S)
+    power = Power.of(MODEL.total[:, VCPU])
+    expected = score(MODEL, untouched, lambda a, b: true_blocks(case.load, a, b), power, window)
+    assert asdict(outcome.score) == pytest.approx(asdict(expected))
+    assert expected.energy_kwh > 0
+    assert outcome.figures["audits"] == 0
+    assert outcome.moves == ()
+
+
+def test_one_audit_at_the_start_scores_as_its_rehearsal_on_the_true_load() -> None:
+    plans: list[Plan] = []
+
+    def kept(model: ClusterModel, candidate: Candidate, limits: Limits) -> Plan:
+        plans.append(plan_capacity(model, candidate, limits))
+        return plans[-1]
+
+    every_day_the_same = Load(generated(MODEL.instances, 5, variation=0.0), MODEL.instances)
+    policy = Policy("once", balancing(), level(), interval_s=2 * DAY_S, planner=kept)
+    outcome = run(Case(MODEL, every_day_the_same, policy, START_S))
+    yesterday = History(START_S - DAY_S, 300.0, every_day_the_same.cpu_pct(int(START_S // 300) - 288, 288))
+    rehearsal = rehearse(Snapshot(MODEL, START_S, history=yesterday), plans[0], policy.limits, 0)
+    assert rehearsal.violations == ()
+    assert rehearsal.score.moves > 3
+    assert asdict(outcome.score) == pytest.approx(asdict(rehearsal.score))
+
+
+def test_the_same_case_gives_the_same_outcome() -> None:
+    case = case_of(Policy("level", balancing(), level()))
+    first, second = run(case, series=True), run(case, series=True)
+    assert first.score == second.score
+    assert first.figures == second.figures
+    assert first.moves == second.moves
+    assert first.series is not None
+    assert first.series.equals(second.series)
+    assert first.figures["plans"] > 1
+
+
+@given(seed=st.integers(0, 10_000), cut=st.integers(1, 143), other=st.integers(0, 10_000))
+@settings(max_examples=12, deadline=None)
+def test_what_the_future_brings_changes_nothing_before(seed: int, cut: int, other: int) -> None:
+    policy = Policy("level", balancing(), level(), interval_s=1800.0)
+    case = case_of(policy, seed=seed, horizon_s=DAY_S / 2)
+    changed = Load(generated(MODEL.instances, seed), MODEL.instances)
+    changed.rewritten(int(START_S // 300) + cut, generated(MODEL.instances, other + 20_000))
+    before, after = run(case), run(replace(case, load=changed))
+    until = START_S + cut * 300.0
+
+    def early(outcome: Outcome) -> list[tuple[float, int, int, int]]:
+        return [(m.start, m.instance, m.source, m.destination) for m in outcome.moves if m.start <= until]
+
+    assert early(before) == early(after)
+
+
+def test_the_history_ends_now_and_cannot_be_written() -> None:
+    strategy = Does(lambda _: ())
+    case = case_of(Policy("looks", strategy, interval_s=1000.0, first_s=250.0), horizon_s=7200.0, past_s=3600.0)
+    run(case)
+    assert len(strategy.seen) == 7
+    for snapshot in strategy.seen:
+        history = snapshot.history
+        assert history is not None
+        assert snapshot.taken_at - 300 < history.end_s <= snapshot.taken_at
+        assert len(history.cpu_pct) == 12
+        true = case.load.cpu_pct(int(history.start_s // 300), 12)
+        burning = burns_cpu(MODEL)
+        np.testing.assert_array_equal(history.cpu_pct[:, burning], true[:, burning])
+        with pytest.raises(ValueError, match="read-only"):
+            history.cpu_pct[0, 0] = 1.0
+
+
+@given(seed=st.integers(0, 10_000), hosts=st.integers(4, 8))
+@settings(max_examples=12, deadline=None)
+def test_no_host_ever_holds_more_than_it_may(seed: int, hosts: int) -> None:
+    model = CloudSpec(hosts=hosts, instances=8 * hosts, seed=seed).model()
+    policy = Policy("level", balancing(), level(), interval_s=1200.0, limits=Limits(4, 20))
+    outcome = run(case_of(policy, model, seed, horizon_s=20_000.0))
+    edges = sorted({time for move in outcome.moves for time in (move.start, move.end)})
+    for now in edges:
+        host_of = model.host_of.copy()
+        on_the_way = []
+        for move in sorted(outcome.moves, key=lambda move: move.end):
+            if move.end <= now and move.arrived:
+                host_of[move.instance] = move.destination
+            elif move.start <= now < move.end:
+                on_the_way.append(move)
+        used = model.used(host_of)
+        for move in on_the_way:
+            used[move.destination] += model.demand[move.instance]
+        assert (used <= np.maximum(model.capacity, model.used()) + 1e-6).all()
+
+
+def test_a_strategy_that_breaks_is_survived_and_explained() -> None:
+    answers = iter([StrategyError("no hosts"), ZeroDivisionError("oops"), PlanError("a circle")])
+
+    def breaks(_: Snapshot) -> Sequence[Candidate]:
+        if (problem := next(answers, None)) is not None:
+            raise problem
+        return ()
+
+    outcome = run(case_of(Policy("breaks", Does(breaks)), horizon_s=5 * 3600.0))
+    assert outcome.figures["audits"] == 5
+    assert outcome.figures["failed_audits"] == 3
+    assert outcome.failures == (
+        "audit 1, 0 h after the start: no hosts",
+        "audit 2, 1 h after the start: ZeroDivisionError: oops",
+        "audit 3, 2 h after the start: a circle",
+    )
+
+
+def test_a_candidate_that_breaks_a_rule_fails_its_audit(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(2, [0, 0, 1, 1, 1, 1], [(2, 8_192, 20)] * 6)
+    strategy = Does(lambda _: (Candidate((Migrate(0, 1),)),))
+    outcome = run(case_of(Policy("overfills", strategy, interval_s=DAY_S), model))
+    assert outcome.figures["failed_audits"] == 1
+    assert "host-1 would hold" in outcome.failures[0]
+    assert outcome.moves == ()
+
+
+def to_and_fro(snapshot: Snapshot) -> Sequence[Candidate]:
+    return (Candidate((Migrate(0, 1 - int(snapshot.model.host_of[0])),)),)
+
+
+def test_an_audit_is_skipped_while_a_plan_runs(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(2, [0], [(2, 16_384, 20)])
+    slow = replace(ASSUMPTIONS, nic_mb_s=4.0, dirty_mb_s=0.0).physics(model)  # 4096 s a migration
+    strategy = Does(to_and_fro)
+    outcome = run(case_of(Policy("slow", strategy, interval_s=1000.0), model, horizon_s=10_000.0, physics=slow))
+    assert outcome.figures["audits"] == 10
+    assert outcome.figures["skipped_audits"] == 8  # at 1 to 4 thousand seconds, and at 6 to 9
+    assert outcome.figures["plans"] == 2
+    assert len(strategy.seen) == 2
+    assert outcome.score.moves == 2 - 1 + int(outcome.moves[1].end <= START_S + 10_000)
+
+
+def test_times_of_several_plans_are_during_and_the_rest_is_after(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(2, [0] * 5, [(2, 4_096, 20)] * 5, host_vcpu_ratio=[2.0, 2.0])  # 10 vCPUs on 8
+    busy = Load(lambda _: np.full((288, 5), 100, np.float32), 5)
+    policy = Policy("and back", Does(to_and_fro), interval_s=3600.0, first_s=1800.0)
+    outcome = run(Case(model, busy, policy, START_S, horizon_s=4 * 3600.0))
+    assert outcome.figures["plans"] == 4
+    # One instance away leaves 8 vCPUs on 8: the first host is overloaded all the time, during plans as after them.
+    assert outcome.score.overload_min_during == pytest.approx(outcome.score.duration_s / 60)
+    total = outcome.score.overload_min_during + outcome.score.overload_min_after
+    assert total == pytest.approx(4 * 60)
+    assert outcome.score.moves == 4
+
+
+def test_the_first_candidate_is_taken_unless_somebody_chooses(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(3, [0, 0])
+    strategy = Does(lambda _: (Candidate((Migrate(0, 1),)), Candidate((Migrate(0, 2),))))
+    first = run(case_of(Policy("first", strategy, interval_s=DAY_S), model))
+    last = run(case_of(Policy("last", strategy, interval_s=DAY_S, choose=lambda _, found: found[-1]), model))
+    none = run(case_of(Policy("none", strategy, interval_s=DAY_S, choose=lambda *_: None), model))
+    assert [move.destination for move in first.moves] == [1]
+    assert [move.destination for move in last.moves] == [2]
+    assert none.moves == ()
+
+
+NEEDS = [
+    Need("instance_cpu_usage", "instance", "mean", 720),
+    Need("instance_cpu_usage", "instance", "max", 3600),
+    Need("host_cpu_usage", "host", "mean", 600),
+    Need("host_cpu_usage", "host", "min", 1500),
+    Need("host_ram_usage", "host", "mean", 900),
+    Need("instance_ram_usage", "instance", "count", 900),
+    Need("host_power", "host", "mean", 300),
+]
+
+
+def test_measurements_are_those_of_a_cloud_with_the_same_past() -> None:
+    load = Load(generated(MODEL.instances, 5), MODEL.instances)
+    world = World(MODEL, Events(START_S), ASSUMPTIONS.physics(MODEL))
+    memory = MODEL.demand[:, 1] * 0.7
+    truth = Truth(load, int(START_S // 300) - 12, 60)
+    observed = Observed(world, truth, NEEDS, 3600.0, memory)
+    random = np.random.default_rng(1)
+    for number in range(12):
+        instance, destination = int(random.integers(MODEL.instances)), int(random.integers(MODEL.hosts))
+        if world.refusal(instance, destination, live=True) is None:
+            world.migrate(instance, destination, live=True)
+        if number == 4:
+            world.lose_host(2)
+        if number == 6:
+            world.lose_instance(5)
+        world.events.run_until(world.events.now + float(random.uniform(100, 900)))
+        now = world.events.now
+        seen = observed.snapshot(MODEL)
+        past = replace(world.timeline(), began=truth.first * 300.0)
+        table = Measurements(MODEL, past, load, memory, now).aggregate(NEEDS, now)
+        expected = by_row(MODEL, NEEDS, table)
+        for need in NEEDS:
+            np.testing.assert_allclose(seen.metric(need), expected[need], rtol=1e-6)
+        assert need not in seen.measured
+    assert len(world.trips) > 3
+    assert np.isnan(seen.metric(NEEDS[2])).sum() == 1
+
+
+def test_a_hole_in_the_record_is_unknown_and_its_load_typical(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(1, [0, 0], [(4, 4_096, 20)] * 2)
+    day = np.full((288, 2), 50, np.float32)
+    day[:, 1] = np.nan
+    strategy = Does(lambda _: (), [Need("instance_cpu_usage", "instance"), Need("host_cpu_usage", "host")])
+    case = Case(
+        model, Load(lambda _: day, 2), Policy("looks", strategy), START_S, typical_pct=np.array([1, 25], np.float32)
+    )
+    outcome = run(case, series=True)
+    seen = strategy.seen[-1]
+    np.testing.assert_array_equal(seen.metric(strategy.asks[0]), [50, np.nan])
+    assert seen.metric(strategy.asks[1]) == pytest.approx([100 * (2 + 1) / 8])
+    assert outcome.series is not None
+    assert outcome.series["demand_vcpus"].to_pylist() == pytest.approx([3.0] * 288)
+
+
+def test_the_series_adds_up_to_the_score() -> None:
+    outcome = run(case_of(Policy("level", balancing(), level()), horizon_s=50_000.0), series=True)
+    series = outcome.series
+    assert series is not None
+    assert series.num_rows == 167  # the last one is cut
+    hours = np.minimum(300, START_S + 50_000 - series["at_s"].to_numpy()) / 3600
+    assert series["power_w"].to_numpy() @ hours / 1000 == pytest.approx(outcome.score.energy_kwh, rel=1e-3)
+    assert series["migrations_started"].to_numpy().sum() == len(outcome.moves) > 0
+    assert series["hosts_in_use"].to_numpy()[-1] == outcome.score.hosts_in_use
+    assert series["migrating"].to_numpy().max() >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"horizon_s": 0.0}, "horizon must be positive"),
+        ({"past_s": -1.0}, "must not be negative"),
+        ({"policy": Policy("often", interval_s=0.0)}, "interval must be positive"),
+        ({"load": Load(generated(7, 1), 7)}, "load is of 7 instances"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        run(replace(case_of(Policy("nobody")), **changes))
