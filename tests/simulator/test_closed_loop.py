@@ -22,6 +22,7 @@ from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan
 from trimtab.platform.snapshot import History, Need, Snapshot
 from trimtab.simulator.closed_loop import Case, Outcome, Policy, run
 from trimtab.simulator.events import Events
+from trimtab.simulator.happenings import Happening
 from trimtab.simulator.load import Load, generated
 from trimtab.simulator.measurements import Measurements
 from trimtab.simulator.observed import Observed, Truth
@@ -198,6 +199,56 @@ def test_a_candidate_that_breaks_a_rule_fails_its_audit(small_model: Callable[..
     assert outcome.figures["failed_audits"] == 1
     assert "host-1 would hold" in outcome.failures[0]
     assert outcome.moves == ()
+
+
+def test_failed_moves_are_told_to_later_audits_and_the_run_goes_on(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(3, [0, 0], [(2, 16_384, 20)] * 2)
+    slow = replace(ASSUMPTIONS, nic_mb_s=100.0, dirty_mb_s=0.0).physics(model)  # 164 s alone, 328 s together
+
+    def away(snapshot: Snapshot) -> Sequence[Candidate]:
+        if snapshot.failed_before:
+            return ()
+        return (Candidate((Migrate(0, 1), Migrate(1, 2))),)
+
+    strategy = Does(away, [Need("host_cpu_usage", "host")])
+    happenings = (Happening(START_S + 200, "host_down", 1), Happening(START_S + 9000, "host_up", 1))
+    case = case_of(Policy("away", strategy), model, horizon_s=4 * 3600.0, physics=slow, happenings=happenings)
+    outcome = run(case)
+    assert [snapshot.failed_before for snapshot in strategy.seen] == [(), (0,), (0,), (0,)]
+    assert [bool(snapshot.model.up[1]) for snapshot in strategy.seen] == [True, False, False, True]
+    assert [bool(np.isnan(s.metric(strategy.asks[0])[1])) for s in strategy.seen] == [False, True, True, False]
+    assert strategy.seen[-1].model.host_of.tolist() == [0, 2]
+    assert outcome.figures["failed_migrations"] == 1
+    assert outcome.figures["failed_audits"] == 0
+    assert outcome.score.moves == 1
+
+
+def test_instances_that_arrive_and_leave_are_seen_as_they_are(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(1, [0, -1, -1], [(2, 4_096, 20), (2, 4_096, 20), (2, 64_000, 20)])
+    strategy = Does(lambda _: (), [Need("instance_cpu_usage", "instance")])
+    happenings = (
+        Happening(START_S + 1000, "arrive", 1),
+        Happening(START_S + 1000, "arrive", 2),
+        Happening(START_S + 5000, "depart", 0),
+    )
+    outcome = run(case_of(Policy("looks", strategy), model, horizon_s=3 * 3600.0, happenings=happenings))
+    assert [snapshot.model.host_of.tolist() for snapshot in strategy.seen] == [[0, -1, -1], [0, 0, -1], [-1, 0, -1]]
+    known = [np.isfinite(snapshot.metric(strategy.asks[0])).tolist() for snapshot in strategy.seen]
+    assert known == [[True, False, False], [True, True, False], [False, True, False]]
+    assert outcome.figures["rejected_arrivals"] == 1
+    assert outcome.figures["hosts_in_use_mean"] == pytest.approx(1.0)
+
+
+def test_time_migrating_counts_overlaps_once_and_hosts_in_use_by_time(
+    small_model: Callable[..., ClusterModel],
+) -> None:
+    model = small_model(3, [0, 0], [(2, 16_384, 20)] * 2)
+    slow = replace(ASSUMPTIONS, nic_mb_s=100.0, dirty_mb_s=0.0, downtime_s=0.0, setup_s=0.0).physics(model)
+    strategy = Does(lambda _: (Candidate((Migrate(0, 1), Migrate(1, 2))),))
+    outcome = run(case_of(Policy("away", strategy, interval_s=DAY_S), model, horizon_s=3276.8, physics=slow))
+    assert outcome.figures["migrating_min"] == pytest.approx(327.68 / 60)
+    # Both arrive after a tenth of the time: from one host in use to two.
+    assert outcome.figures["hosts_in_use_mean"] == pytest.approx(0.1 * 1 + 0.9 * 2)
 
 
 def to_and_fro(snapshot: Snapshot) -> Sequence[Candidate]:

@@ -21,6 +21,7 @@ from trimtab.platform.proposal import Candidate, Limits
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Snapshot
 from trimtab.simulator.events import Events
+from trimtab.simulator.happenings import Happening, schedule
 from trimtab.simulator.load import SAMPLE_S, Load
 from trimtab.simulator.migration import Physics
 from trimtab.simulator.observed import Observed, Truth
@@ -28,7 +29,7 @@ from trimtab.simulator.plan_run import PlanRun
 from trimtab.simulator.power import Power
 from trimtab.simulator.rehearse import ASSUMPTIONS
 from trimtab.simulator.score import Window, score
-from trimtab.simulator.series import series_of
+from trimtab.simulator.series import mean_hosts_in_use, migrating_s, series_of
 from trimtab.simulator.timeline import Move
 from trimtab.simulator.world import World
 
@@ -76,6 +77,7 @@ class Case:
         past_s: how much recorded load strategies may look back on.
         physics: of migrations; None: what rehearsals assume.
         power: of hosts; None: that of hosts of which only the size is known.
+        happenings: what comes from outside: failures, repairs, evacuations, arrivals, departures.
         seed: of everything random.
         typical_pct: [V] true load in holes of the record; None: 0.
         used_memory_mb: [V] memory that running instances use; None: all they have.
@@ -89,6 +91,7 @@ class Case:
     past_s: float = 86_400.0
     physics: Physics | None = None
     power: Power | None = None
+    happenings: tuple[Happening, ...] = ()
     seed: int = 0
     typical_pct: npt.NDArray[np.float32] | None = None
     used_memory_mb: Floats | None = None
@@ -123,6 +126,7 @@ def run(case: Case, *, series: bool = False) -> Outcome:
     world = World(model, events, case.physics or ASSUMPTIONS.physics(model))
     first = max(int((case.start_s - case.past_s) // SAMPLE_S), 0)
     truth = Truth(case.load, first, int(-(-end // SAMPLE_S)) - first, case.typical_pct)
+    schedule(world, case.happenings)
     audits = _Audits(case, world, truth)
     audits.schedule(end)
     events.run_until(end)
@@ -144,7 +148,8 @@ class _Audits:
             needs = strategy.needs(self.parameters)
             memory = case.model.demand[:, MEMORY] if case.used_memory_mb is None else case.used_memory_mb
             self.observed = Observed(world, truth, needs, case.past_s, memory)
-        self._failed_rows: dict[int, None] = {}
+        self._trips_seen = 0
+        self._gone_wrong: dict[int, None] = {}  # instances whose migration failed or was refused, oldest first
 
     def schedule(self, end: float) -> None:
         """Ask for all audits before the end."""
@@ -174,7 +179,7 @@ class _Audits:
         model = self.case.model.with_changes(
             host_of=world.place.host_of.copy(), up=world.up.copy(), enabled=world.enabled.copy()
         )
-        snapshot = self.observed.snapshot(model, tuple(self._failed_rows))
+        snapshot = self.observed.snapshot(model, self._failed_before())
         candidates = self.strategy.propose(snapshot, self.parameters, Context(seed=self.case.seed))
         if policy.choose is not None:
             candidate = policy.choose(snapshot, candidates) if candidates else None
@@ -190,6 +195,15 @@ class _Audits:
             self.runs.append((world.events.now, run))
             run.start()
 
+    def _failed_before(self) -> tuple[int, ...]:
+        """Instances whose migration failed in an earlier plan, as audits of a running Trimtab are told; none runs."""
+        fresh = self.world.trips[self._trips_seen :]
+        self._trips_seen += len(fresh)
+        self._gone_wrong |= {trip.flow.instance: None for trip in fresh if trip.status == "failed"}
+        if self.runs:
+            self._gone_wrong |= dict.fromkeys(self.runs[-1][1].refused)
+        return tuple(self._gone_wrong)
+
 
 def _outcome(case: Case, audits: _Audits, world: World, truth: Truth, *, series: bool) -> Outcome:
     end = case.start_s + case.horizon_s
@@ -201,16 +215,21 @@ def _outcome(case: Case, audits: _Audits, world: World, truth: Truth, *, series:
     power = case.power or Power.of(case.model.total[:, VCPU])
     window = Window(case.start_s, end, case.start_s, last_end, pauses)
     result = score(case.model, timeline, truth.blocks, power, window)
-    failed = sum(trip.status == "failed" for trip in world.trips)
     figures = {
         "audits": float(audits.count),
         "skipped_audits": float(audits.skipped),
         "failed_audits": float(audits.failed),
         "plans": float(len(audits.runs)),
         "migrations": float(len(world.trips)),
-        "failed_migrations": float(failed + sum(len(run.refused) for _, run in audits.runs)),
-        "energy_kwh": result.energy_kwh,
+        "failed_migrations": float(
+            sum(trip.status == "failed" for trip in world.trips) + sum(len(run.refused) for _, run in audits.runs)
+        ),
+        "rejected_arrivals": float(len(world.rejected)),
         "overload_min": result.overload_min_during + result.overload_min_after,
+        "slav": result.slatah * result.pdm,
+        "esv_kwh": result.energy_kwh * result.slatah * result.pdm,
+        "migrating_min": migrating_s(timeline.moves, end) / 60,
+        "hosts_in_use_mean": mean_hosts_in_use(timeline, case.start_s, end),
     }
     table = series_of(case.model, timeline, truth.blocks, power, case.start_s, end) if series else None
     return Outcome(result, figures, table, timeline.moves, tuple(audits.failures))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -9,7 +11,7 @@ from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.simulator.load import SAMPLE_S
 from trimtab.simulator.power import Power
 from trimtab.simulator.score import NEARLY, OVERLOADED, Blocks, host_cpu
-from trimtab.simulator.timeline import Timeline
+from trimtab.simulator.timeline import INSTANCE, Move, Timeline
 
 
 def series_of(
@@ -53,3 +55,32 @@ def series_of(
             "migrations_started": np.searchsorted(started, ends) - np.searchsorted(started, begins),
         }
     )
+
+
+def migrating_s(moves: Sequence[Move], end_s: float) -> float:
+    """Seconds until the end in which at least one migration was under way."""
+    total, covered = 0.0, -np.inf
+    for move in sorted(moves, key=lambda move: move.start):
+        end = min(move.end, end_s)
+        total += max(end - max(move.start, covered), 0.0)
+        covered = max(covered, end)
+    return total
+
+
+def mean_hosts_in_use(timeline: Timeline, start_s: float, end_s: float) -> float:
+    """Hosts that hold an instance, mean over the time between two times."""
+    host_of = timeline.at(start_s).host_of
+    residents = np.bincount(host_of[host_of >= 0], minlength=len(timeline.up))
+    in_use, since, area = int((residents > 0).sum()), start_s, 0.0
+    for change in timeline.changes:
+        if change.kind != INSTANCE or not start_s < change.at < end_s or change.to == host_of[change.row]:
+            continue
+        area, since = area + in_use * (change.at - since), change.at
+        if (source := host_of[change.row]) >= 0:
+            residents[source] -= 1
+            in_use -= residents[source] == 0
+        if change.to >= 0:
+            in_use += residents[change.to] == 0
+            residents[change.to] += 1
+        host_of[change.row] = change.to
+    return float(area + in_use * (end_s - since)) / (end_s - start_s)
