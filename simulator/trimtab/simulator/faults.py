@@ -16,6 +16,7 @@ KINDS: Mapping[str, str] = {
     "migration_slow": "the running or else the next migration of a server is slower by `factor`",
     "server_vanishes": "a server is deleted",
     "host_dies": "a host goes down with all that is on it",
+    "host_recovers": "a host that is down comes back, and what is on it starts again",
 }
 
 
@@ -37,7 +38,7 @@ class Fault:
     @property
     def of_host(self) -> bool:
         """Whether the target is a host."""
-        return self.kind == "host_dies"
+        return self.kind in {"host_dies", "host_recovers"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -59,6 +60,8 @@ class Fault:
         """Let it happen to the target's row."""
         if self.kind == "host_dies":
             world.lose_host(row)
+        elif self.kind == "host_recovers":
+            world.restore_host(row)
         elif self.kind == "server_vanishes":
             world.lose_instance(row)
         elif self.kind == "migration_slow":

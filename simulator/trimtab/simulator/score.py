@@ -18,11 +18,11 @@ from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.rules import groups_broken
-from trimtab.simulator.power import Power
-from trimtab.simulator.timeline import HOST, INSTANCE, Move, Timeline
+from trimtab.simulator.power import CONSTANT, CUBIC, SQUARE, TABLE, Power
+from trimtab.simulator.specpower import watts as table_watts
+from trimtab.simulator.timeline import BOOTING, HOST, INSTANCE, UP, Move, Timeline
 
 OVERLOADED = 0.9
-LIVE_LOSS = 0.1  # share of CPU work lost while a live migration runs: Beloglazov and Buyya 2012, section 4.2
 NEARLY = 1e-9  # a host at its limit up to rounding is at its limit
 
 _PHASE = 2  # a change that only says which part of the story follows
@@ -42,6 +42,19 @@ class LoadBlock(NamedTuple):
     cpu_pct: npt.NDArray[np.float32]
     rows: npt.NDArray[np.int64]
     fallback: npt.NDArray[np.float32]
+
+
+class Series(NamedTuple):
+    """What went on sample by sample, where samples and the time asked for overlap.
+
+    `at_s` [T]: begin of the sample. `seconds` [T]: how much of it was asked for; all of it but at the ends.
+    `demand_vcpus` [T, H]: mean demand of the hosts in that time, physical vCPUs. `kwh` [T]: energy of all hosts.
+    """
+
+    at_s: Floats
+    seconds: Floats
+    demand_vcpus: Floats
+    kwh: Floats
 
 
 Blocks = Callable[[float, float], Iterable[LoadBlock]]
@@ -108,10 +121,44 @@ def host_cpu(
     model: ClusterModel, timeline: Timeline, blocks: Blocks, power: Power, start_s: float, end_s: float
 ) -> Floats:
     """Mean demand of every host in every sample of the time, in physical vCPUs, [samples, H]."""
-    window = Window(start_s, end_s, start_s, start_s)
-    means: list[Floats] = []
-    _sums(model, timeline, blocks, power, window, means)
-    return np.concatenate(means) if means else np.empty((0, model.hosts))
+    samples = list[_Samples]()
+    _sums(model, timeline, blocks, power, Window(start_s, end_s, start_s, start_s), samples)
+    return np.concatenate([part.demand_s / part.step_s for part in samples] or [np.empty((0, model.hosts))])
+
+
+def play_series(
+    model: ClusterModel, timeline: Timeline, blocks: Blocks, power: Power, start_s: float, end_s: float
+) -> Series:
+    """The same walk as `score`, sample by sample: the sum of `kwh` is the score's `energy_kwh`.
+
+    Args:
+        model: hosts and instances; its placement is not looked at.
+        timeline: what happened; must have begun by `start_s`.
+        blocks: gives the load between two times.
+        power: of the hosts.
+        start_s: begin of the time.
+        end_s: its end.
+    """
+    parts = list[_Samples]()
+    _sums(model, timeline, blocks, power, Window(start_s, end_s, start_s, start_s), parts)
+    at = np.concatenate([part.start_s + part.step_s * np.arange(len(part.joules)) for part in parts] or [np.empty(0)])
+    ends = np.concatenate(
+        [part.start_s + part.step_s * np.arange(1, len(part.joules) + 1) for part in parts] or [np.empty(0)]
+    )
+    seconds = np.minimum(ends, end_s) - np.maximum(at, start_s)
+    there = seconds > 0
+    demand_s = np.concatenate([part.demand_s for part in parts] or [np.empty((0, model.hosts))])[there]
+    joules = np.concatenate([part.joules for part in parts] or [np.empty(0)])[there]
+    return Series(at[there], seconds[there], demand_s / seconds[there, None], joules / 3.6e6)
+
+
+class _Samples(NamedTuple):
+    """Integrals over the samples of one block: demand, vCPU seconds [n, H], and energy of all hosts, J [n]."""
+
+    start_s: float
+    step_s: float
+    demand_s: Floats
+    joules: Floats
 
 
 def _sums(
@@ -120,7 +167,7 @@ def _sums(
     blocks: Blocks,
     power: Power,
     window: Window,
-    means: list[Floats] | None = None,
+    samples: list[_Samples] | None = None,
 ) -> tuple[Floats, Floats, Floats, float]:
     state = timeline.at(window.start_s)
     placed = state.host_of >= 0
@@ -133,7 +180,8 @@ def _sums(
     windows, lost = _losses(timeline.moves, window), 0.0
     for given in blocks(window.start_s, window.end_s):
         block = given._replace(cpu_pct=as_shared(given.cpu_pct), fallback=as_shared(given.fallback))
-        per_sample = np.zeros((len(block.rows) if means is not None else 0, model.hosts))
+        count = len(block.rows) if samples is not None else 0
+        per_sample, joules = np.zeros((count, model.hosts)), np.zeros(count)
         _play(
             *block,
             window.start_s,
@@ -143,6 +191,7 @@ def _sums(
             state.running,
             state.up,
             state.enabled,
+            state.booting,
             residents,
             active,
             times,
@@ -152,14 +201,19 @@ def _sums(
             power.idle_w,
             power.busy_w,
             power.standby_w,
+            power.curve,
+            power.points,
+            power.boot_w,
+            power.shutdown_j,
             sums,
             after,
             whole,
             per_sample,
+            joules,
         )
         lost += _lost(*block, vcpus, *windows)
-        if means is not None:
-            means.append(per_sample / block.step_s)
+        if samples is not None:
+            samples.append(_Samples(block.start_s, block.step_s, per_sample, joules))
     return sums, after, whole, lost
 
 
@@ -198,7 +252,7 @@ def _losses(moves: tuple[Move, ...], window: Window) -> tuple[Ints, Floats, Floa
         (m.instance, max(begin, window.start_s), min(end, window.end_s), share)
         for m in moves
         if m.running
-        for begin, end, share in ((m.start, m.stop, LIVE_LOSS if m.live else 0.0), (m.stop, m.end, 1.0))
+        for begin, end, share in m.losses()
     ]
     kept = [part for part in parts if part[1] < part[2]]
     table = np.array(kept, np.float64).reshape(-1, 4)
@@ -219,6 +273,7 @@ def _play(
     running: Bools,
     up: Bools,
     enabled: Bools,
+    booting: Bools,
     residents: npt.NDArray[np.int64],
     active: npt.NDArray[np.int64],
     times: Floats,
@@ -228,10 +283,15 @@ def _play(
     idle_w: Floats,
     busy_w: Floats,
     standby_w: Floats,
+    curve: npt.NDArray[np.int64],
+    points: Floats,
+    boot_w: Floats,
+    shutdown_j: Floats,
     sums: Floats,
     after: Floats,
     whole: Floats,
     per_sample: Floats,
+    joules: Floats,
 ) -> None:
     """Walk one block; everything from `host_of` to `active`, `cursor` and the sums carry over to the next."""
     hosts = len(host_vcpus)
@@ -278,9 +338,19 @@ def _play(
                 if dt <= 0:
                     continue
                 asked = demand[h] if active[h] > 0 else 0.0
-                sums[_JOULES] += dt * _watts(
-                    host_vcpus[h], idle_w[h], busy_w[h], standby_w[h], asked, residents[h], up[h], enabled[h]
-                )
+                if booting[h]:
+                    spent = dt * boot_w[h]
+                elif not up[h]:
+                    spent = 0.0
+                elif residents[h] == 0 and not enabled[h]:
+                    spent = dt * standby_w[h]
+                else:
+                    share = min(max(asked / max(host_vcpus[h], 1e-9), 0.0), 1.0)
+                    if curve[h] == TABLE:
+                        spent = dt * table_watts(points[h], share)
+                    else:
+                        spent = dt * (idle_w[h] + busy_w[h] * _shape(curve[h], share))
+                sums[_JOULES] += spent
                 if up[h] and active[h] > 0:
                     sums[_ACTIVE_S] += dt
                     if asked >= host_vcpus[h] * (1.0 - NEARLY):
@@ -296,12 +366,17 @@ def _play(
                     after[h] += dt * asked
                 if per_sample.shape[0] > 0:
                     per_sample[n, h] += dt * asked
+                    joules[n] += spent
             if not more:
                 break
             if kind == INSTANCE:
                 h = host_of[item]
                 if h >= 0:
                     residents[h] -= 1
+                    if residents[h] == 0 and h != to and up[h] and not enabled[h]:
+                        sums[_JOULES] += shutdown_j[h]
+                        if len(joules) > 0:
+                            joules[n] += shutdown_j[h]
                     if running[item]:
                         active[h] -= 1
                         demand[h] -= asks[item]
@@ -313,7 +388,12 @@ def _play(
                         active[to] += 1
                         demand[to] += asks[item]
             elif kind == HOST:
-                up[item] = to != 0
+                if up[item] and to == UP and enabled[item] and flag == 0 and residents[item] == 0:
+                    sums[_JOULES] += shutdown_j[item]
+                    if len(joules) > 0:
+                        joules[n] += shutdown_j[item]
+                up[item] = to == UP
+                booting[item] = to == BOOTING
                 enabled[item] = flag != 0
             else:
                 cursor[1] = to
@@ -321,22 +401,15 @@ def _play(
 
 
 @njit(cache=True, inline="always")
-def _watts(
-    vcpus: float,
-    idle_w: float,
-    busy_w: float,
-    standby_w: float,
-    demand: float,
-    residents: int,
-    up: bool,
-    enabled: bool,
-) -> float:
-    """`Power.watts` for one host. It stands here because compiled code is cached by the file that calls it."""
-    if not up:
-        return 0.0
-    if residents == 0 and not enabled:
-        return standby_w
-    return idle_w + busy_w * min(max(demand / max(vcpus, 1e-9), 0.0), 1.0)
+def _shape(curve: int, share: float) -> float:
+    """The way from idle to busy: 0..1 of what is added at full load."""
+    if curve == CONSTANT:
+        return 1.0
+    if curve == SQUARE:
+        return share * share
+    if curve == CUBIC:
+        return share * share * share
+    return share
 
 
 @njit(cache=True)

@@ -39,9 +39,9 @@ class World:
     """Mutable state over a model; rows are the model's. A moving instance takes room on both hosts.
 
     An instance whose `host_of` is -1 is not there: not yet, or not any more. `boot_s`: from standby (empty and
-    disabled) or from death until a host works. `rebuild_s`: until an evacuated or crashed instance runs again. `weights`:
-    of the scheduler. `rejected`: arrivals without a valid host; `departed`: deleted instances; `crashed`: instances that lost
-    their memory when a post-copy failed; one entry each time.
+    disabled) or from death until a host works. `rebuild_s`: until an evacuated or crashed instance runs again.
+    `weights`: of the scheduler. `rejected`: arrivals without a valid host; `departed`: deleted instances; `crashed`:
+    instances that lost their memory when a post-copy failed; one entry each time.
     """
 
     model: ClusterModel
@@ -112,7 +112,7 @@ class World:
         if (peer := self._group_peer(instance, destination)) is not None:
             return f"instance {name} must not be on {host} with {self._name(peer)}: they are an anti-affinity group"
         if (self.place.capacity[:, destination] < self.place.used[:, destination] + self._need(instance)).any():
-            need, free = self.model.demand[instance], self.place.capacity - self.place.used
+            need, free = self.model.need[instance], self.place.capacity - self.place.used
             return (
                 f"host {host} has no room for {name}: it needs {need[0]:g} vCPUs, {need[1]:g} MB, {need[2]:g} GB; "
                 f"free are {free[0, destination]:g}, {free[1, destination]:g}, {free[2, destination]:g}"
@@ -174,7 +174,7 @@ class World:
             resumed=self._resumed,
         )
         trip = Trip(len(self.trips), flow, ended)
-        self.place.used[:, destination] += self.model.demand[instance]
+        self.place.used[:, destination] += self.model.need[instance]
         self.moving[instance] = trip
         self.trips.append(trip)
         return trip
@@ -208,7 +208,7 @@ class World:
         trip.status, trip.reason = status, reason
         there_already = flow.resumed_at is not None
         leaves = flow.source if status == "completed" or there_already else flow.destination
-        self.place.used[:, leaves] -= self.model.demand[flow.instance]
+        self.place.used[:, leaves] -= self.model.need[flow.instance]
         if status == "completed" and not there_already:
             self.place.host_of[flow.instance] = flow.destination
             self._note_instance(flow.instance)
@@ -267,8 +267,8 @@ class World:
             if destination < 0:
                 left.append(instance)
                 continue
-            self.place.used[:, host] -= self.model.demand[instance]
-            self.place.used[:, destination] += self.model.demand[instance]
+            self.place.used[:, host] -= self.model.need[instance]
+            self.place.used[:, destination] += self.model.need[instance]
             self.place.host_of[instance] = destination
             self._start_again(instance)
         return left
@@ -330,7 +330,7 @@ class World:
         if instance in self.moving:
             self.stop(instance, "failed", f"instance {self._name(instance)} was deleted")
         self.events.cancel(self._starts.pop(instance, None))
-        self.place.used[:, self.place.host_of[instance]] -= self.model.demand[instance]
+        self.place.used[:, self.place.host_of[instance]] -= self.model.need[instance]
         self.place.host_of[instance] = -1
         self.departed.append(instance)
         self.running[instance] = False
@@ -380,7 +380,7 @@ class World:
         return self.model.instance_name(instance) or self.model.instance_id(instance)
 
     def _need(self, instance: int) -> Floats:
-        return self.model.demand[instance] - ROUNDING
+        return self.model.need[instance] - ROUNDING
 
 
 def burns_cpu(model: ClusterModel) -> Bools:
