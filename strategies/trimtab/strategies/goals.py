@@ -42,9 +42,90 @@ def migrated_instances(indicators: Mapping[str, float]) -> list[dict[str, Any]]:
     ]
 
 
+def covered(indicators: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Watcher's headlines of hardware maintenance: what the plan does of what is to be done, in per cent."""
+    shares = (
+        ("live_instance_migrate_ratio", "live_migrate_instance_count", "instances to be live migrated"),
+        ("cold_instance_migrate_ratio", "cold_migrate_instance_count", "instances to be cold migrated"),
+        ("volume_migrate_ratio", "volume_migrate_count", "volumes to be migrated"),
+        ("volume_update_ratio", "volume_update_count", "attached volumes to be migrated"),
+    )
+    return [
+        {
+            "name": name,
+            "description": f"Ratio of planned migrations to {what}.",
+            "unit": "%",
+            "value": share_pct(indicators.get(f"planned_{count}", 0), indicators.get(count, 0)),
+        }
+        for name, count, what in shares
+    ]
+
+
 MIGRATIONS = Indicator("instance_migrations_count", "The number of VM migrations to be performed.", COUNT)
 
+# Indicators of goals that have none in Watcher are ours; like all, they are left out where a strategy says nothing.
+
+AIRFLOW_OPTIMIZATION = Goal(
+    "airflow_optimization",
+    "Airflow Optimization",
+    (
+        Indicator("hosts_over_threshold_count", "The number of hosts whose airflow is too high.", COUNT),
+        MIGRATIONS,
+    ),
+)
+
+CLUSTER_MAINTAINING = Goal(
+    "cluster_maintaining",
+    "Cluster Maintaining",
+    (
+        Indicator("instances_count", "The number of instances on the hosts to be maintained.", COUNT),
+        MIGRATIONS,
+        Indicator("stopped_instances_count", "The number of instances to be stopped.", COUNT),
+        Indicator("remaining_instances_count", "The number of instances that stay on the hosts.", COUNT),
+    ),
+)
+
 DUMMY = Goal("dummy", "Dummy goal")
+
+HARDWARE_MAINTENANCE = Goal(
+    "hardware_maintenance",
+    "Hardware Maintenance",
+    (
+        Indicator("live_migrate_instance_count", "The number of instances to be live migrated.", COUNT),
+        Indicator("planned_live_migrate_instance_count", "The number of live migrations in the plan.", COUNT),
+        Indicator("cold_migrate_instance_count", "The number of instances to be cold migrated.", COUNT),
+        Indicator("planned_cold_migrate_instance_count", "The number of cold migrations in the plan.", COUNT),
+        Indicator("volume_migrate_count", "The number of volumes to be migrated.", COUNT),
+        Indicator("planned_volume_migrate_count", "The number of volume migrations in the plan.", COUNT),
+        Indicator("volume_update_count", "The number of attached volumes to be migrated.", COUNT),
+        Indicator("planned_volume_update_count", "The number of migrations of attached volumes in the plan.", COUNT),
+    ),
+    global_efficacy=covered,
+)
+
+NOISY_NEIGHBOR = Goal(
+    "noisy_neighbor",
+    "Noisy Neighbor",
+    (
+        Indicator("affected_hosts_count", "The number of hosts on which an instance suffers from others.", COUNT),
+        MIGRATIONS,
+    ),
+)
+
+SAVING_ENERGY = Goal(
+    "saving_energy",
+    "Saving Energy",
+    (
+        Indicator("hosts_powered_off_count", "The number of hosts to be powered off.", COUNT),
+        Indicator("hosts_powered_on_count", "The number of hosts to be powered on.", COUNT),
+    ),
+)
+
+THERMAL_OPTIMIZATION = Goal(
+    "thermal_optimization",
+    "Thermal Optimization",
+    (Indicator("hot_hosts_count", "The number of hosts whose outlet is too hot.", COUNT), MIGRATIONS),
+)
 
 UNCLASSIFIED = Goal("unclassified", "Unclassified")
 

@@ -75,6 +75,15 @@ def note(rows: Bools, names: pa.Array, what: str) -> list[str]:
     return [f"{what.format(count=len(found))}: {first}{', ...' if len(found) > NAMED else ''}"]
 
 
+def note_instances(model: ClusterModel, rows: Bools, what: str) -> list[str]:
+    """The same for instances: their names, the uuid where one has none."""
+    found = np.flatnonzero(rows)
+    if not len(found):
+        return []
+    first = [model.instance_name(int(row)) or model.instance_id(int(row)) for row in found[:NAMED]]
+    return [f"{what.format(count=len(found))}: {', '.join(first)}{', ...' if len(found) > NAMED else ''}"]
+
+
 def labels(model: ClusterModel) -> pa.Array:
     """Names of the instances for notes, the uuid where an instance has none."""
     names = model.instance_names

@@ -25,13 +25,13 @@ from trimtab.platform.contracts import Context
 from trimtab.platform.model import MEMORY, RESOURCES, VCPU, ClusterModel
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
-from trimtab.platform.proposal import Act, Candidate, Migrate, Step
+from trimtab.platform.proposal import Candidate, Migrate, Step
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.draining import drain, relieve, scarcity
 from trimtab.strategies.feasibility import Field, field_of, used_of
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, labels, note, own_load, usage_of, where_it_is
+from trimtab.strategies.services import REASON, switch
 
-REASON = "watcher_disabled"
 CPU = len(RESOURCES)  # measured CPU and memory stand behind the allocated resources
 THRIFT = 4 / 3  # a thrifty plan empties no host that holds more than so many times the average of the emptied ones
 
@@ -237,13 +237,6 @@ def candidate(ground: Ground, placed: Ints, most: int | None) -> Candidate:
         },
         notes=tuple(notes),
     )
-
-
-def switch(model: ClusterModel, host: int, *, enabled: bool) -> Act:
-    """Enable or disable the compute service of a host."""
-    name = model.host_name(host)
-    wanted = {"state": "enabled"} if enabled else {"state": "disabled", "disabled_reason": REASON}
-    return Act("change_nova_service_state", model.host_id(host), {**wanted, "resource_name": name}, host)
 
 
 def _only(host_of: Ints, placed: Ints, moved: Ints) -> Ints:

@@ -24,6 +24,7 @@ from trimtab.platform.model import MEMORY, VCPU
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.proposal import Candidate, Migrate
 from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.strategies.aggregation import Aggregation
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.levelling import CYCLE, FULLSEARCH, RETRY, level
 from trimtab.strategies.loads import MIGRATES_LIVE, labels, note, where_it_is
@@ -70,23 +71,6 @@ class Periods(BaseModel):
     instance: int = Option(720, ge=0, json_schema_extra=unset)
     compute_node: int = Option(600, ge=0, json_schema_extra=unset)
     node: int = Option(0, ge=0)
-
-
-class Aggregation(BaseModel):
-    """How samples become one value; `node` is the old name of `compute_node` and counts when it is not empty."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    instance: str = "mean"
-    compute_node: str = "mean"
-    node: str = ""
-
-    @field_validator("instance", "compute_node", "node")
-    @classmethod
-    def _known(cls, given: str) -> str:
-        if given not in {"", "mean", "min", "max", "count"}:
-            raise ValueError(f"there is no aggregation {given!r}: use mean, min, max or count")
-        return given
 
 
 class Parameters(BaseModel):
@@ -147,7 +131,7 @@ class WorkloadStabilization:
     def needs(self, parameters: Parameters) -> Sequence[Need]:
         """The metrics asked for, of instances and of hosts."""
         how, window, grain = parameters.aggregation_method, parameters.periods, round(parameters.granularity)
-        host = Need("", "host", how.node or how.compute_node, window.node or window.compute_node, grain)
+        host = Need("", "host", how.of_hosts(), window.node or window.compute_node, grain)
         guest = Need("", "instance", how.instance, window.instance, grain)
         needs = []
         for metric in dict.fromkeys(parameters.metrics):

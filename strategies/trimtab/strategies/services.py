@@ -1,0 +1,15 @@
+"""Switching the compute service of a host on and off, as a step of a plan."""
+
+from __future__ import annotations
+
+from trimtab.platform.model import ClusterModel
+from trimtab.platform.proposal import Act
+
+REASON = "watcher_disabled"
+
+
+def switch(model: ClusterModel, host: int, *, enabled: bool, reason: str = REASON) -> Act:
+    """Enable or disable the compute service of a host."""
+    wanted = {"state": "enabled"} if enabled else {"state": "disabled", "disabled_reason": reason}
+    parameters = {**wanted, "resource_name": model.host_name(host)}
+    return Act("change_nova_service_state", model.host_id(host), parameters, host)
