@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.config import JsonDict
 
 from trimtab.platform.errors import InvalidInput
 
@@ -17,6 +18,19 @@ class HasParameters(Protocol):
 
     name: ClassVar[str]
     parameters: ClassVar[type[BaseModel]]
+
+
+def without(*words: str) -> Callable[[JsonDict], None]:
+    """For `json_schema_extra`: check a bound without showing it, where Watcher's schema names none."""
+
+    def drop(schema: JsonDict) -> None:
+        for word in words:
+            schema.pop(word, None)
+
+    return drop
+
+
+CLOSED: JsonDict = {"additionalProperties": "refused"}  # for the few schemas in which Watcher says so itself
 
 
 def parameters_spec(strategy: HasParameters) -> dict[str, Any]:
@@ -89,6 +103,8 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
     return {
         key: {name: _plain(value, definitions) for name, value in part.items()}
         if key == "properties"
+        else False
+        if (key, part) == ("additionalProperties", "refused")
         else part
         if key in {"default", "enum", "const", "examples"}
         else _plain(part, definitions)

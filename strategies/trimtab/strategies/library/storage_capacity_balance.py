@@ -1,0 +1,225 @@
+"""Storage capacity balance: volumes leave pools that are fuller than a threshold, with as few moves as possible.
+
+Watcher's strategy of this name made sound. A volume moves as it is to a pool of the same backend, and else is retyped
+to the type of another pool's backend whose other extra specs are the same. In each of three waves (available,
+attached, attached and bootable) the smallest volume that suffices alone goes first, else the largest: fewest moves, and
+attached volumes only when they must. A receiver stays below the threshold and within its over-subscription. Pools
+without a known capacity are left alone; pools without a limit receive.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtab.platform.contracts import Context
+from trimtab.platform.errors import StrategyError
+from trimtab.platform.model import StorageModel
+from trimtab.platform.model.compute import Bools, Floats, Ints
+from trimtab.platform.proposal import Act, Candidate
+from trimtab.platform.schema import without
+from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.strategies.loads import note
+
+MOVABLE_STATUS = ("available", "in-use")
+MOVABLE_MIGRATION = ("", "success")
+
+
+class Parameters(BaseModel):
+    """What an audit may set."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    volume_threshold: float = Field(
+        80.0,
+        gt=0,
+        le=100,
+        description="Use of a pool, %, from which it is too full",
+        json_schema_extra=without("exclusiveMinimum", "maximum"),
+    )
+    excluded_pools: list[str] | None = Field(
+        None, description="Pools to leave alone, by full name or the part after #; local_vstorage if not given"
+    )
+
+
+@dataclass(slots=True)
+class _Pools:
+    """What pools hold while volumes are assigned; NaN free space means that nobody knows."""
+
+    model: StorageModel
+    threshold: float
+    open: Bools
+    free: Floats
+    allocated: Floats
+
+    def used(self, pool: int) -> float:
+        return float(self.model.total_gb[pool] - self.free[pool])
+
+    def receivers(self, size: float, source: int) -> Ints:
+        """Pools that may take so much, emptiest first."""
+        total = self.model.total_gb
+        with np.errstate(invalid="ignore"):
+            unlimited = np.isinf(total)
+            room = (self.free - size > (1 - self.threshold) * total) | unlimited
+            room &= (total * self.model.over_subscription >= self.allocated + size) | unlimited
+            share = np.where(unlimited, 1.0, self.free / np.maximum(total, 1e-9))
+        ok = self.open & room
+        ok[source] = False
+        rows = np.flatnonzero(ok)
+        return rows[np.lexsort((rows, -share[rows]))].astype(np.int32)
+
+    def take(self, size: float, source: int, destination: int) -> None:
+        for pool, sign in ((source, 1.0), (destination, -1.0)):
+            self.free[pool] += sign * size
+            self.allocated[pool] -= sign * size
+
+
+class StorageCapacityBalance:
+    """Relieves full pools."""
+
+    name: ClassVar[str] = "storage_capacity_balance"
+    display_name: ClassVar[str] = "Storage Capacity Balance Strategy"
+    goal: ClassVar[str] = "workload_balancing"
+    parameters: ClassVar[type[BaseModel]] = Parameters
+    models: ClassVar[tuple[str, ...]] = ("compute", "storage")
+
+    def needs(self, parameters: Parameters) -> Sequence[Need]:  # noqa: ARG002 - the contract's signature
+        """Nothing is measured: the storage model says how full pools are."""
+        return ()
+
+    def grid(self) -> Sequence[Mapping[str, Any]]:
+        """Nothing to try unasked: moving volumes does not balance the load of hosts, which its goal is ranked by."""
+        return ()
+
+    def propose(self, snapshot: Snapshot, parameters: Parameters, context: Context) -> Sequence[Candidate]:  # noqa: ARG002
+        """One candidate, or none when no pool is too full or none can take anything.
+
+        Raises:
+            StrategyError: the snapshot has no storage model.
+        """
+        storage = snapshot.storage
+        if storage is None:
+            raise StrategyError(
+                "storage_capacity_balance needs a storage model and this cloud has none: configure Cinder"
+            )
+        threshold = parameters.volume_threshold / 100
+        excluded = _named(storage, parameters.excluded_pools or ["local_vstorage"])
+        total, free = storage.total_gb, storage.free_gb
+        known = np.isfinite(total) & np.isfinite(free) & (total > 0)
+        unlimited = np.isinf(total)
+        full = np.zeros(storage.pools, bool)
+        full[known] = total[known] - free[known] >= threshold * total[known]
+        over = full & ~excluded
+        pools = _Pools(
+            storage,
+            threshold,
+            (known | unlimited) & ~full & ~excluded & storage.usable,
+            free.copy(),
+            storage.allocated_gb.copy(),
+        )
+        notes = note(~known & ~unlimited & ~excluded, storage.pool_names, "{count} pools have no known capacity")
+        if not over.any() or not pools.open.any():
+            return ()
+        movable = (
+            (storage.pool_of >= 0)
+            & ~storage.excluded
+            & (storage.snapshots == 0)
+            & _is_one_of(storage.status, MOVABLE_STATUS)
+            & _is_one_of(storage.migration_status, MOVABLE_MIGRATION)
+        )
+        before = _deviation(storage, known, free)
+        steps: list[Act] = []
+        for source in np.flatnonzero(over):
+            steps += self._relieve(pools, int(source), np.flatnonzero(movable & (storage.pool_of == source)))
+            if pools.used(int(source)) >= threshold * total[source]:
+                share = pools.used(int(source)) / total[source]
+                notes.append(
+                    f"pool {storage.pool_name(int(source))} stays {share:.0%} full: nothing more can go elsewhere"
+                )
+        if not steps:
+            return ()
+        return (
+            Candidate(
+                tuple(steps),
+                because=f"{int(over.sum())} of {storage.pools} pools are {parameters.volume_threshold:g} % full",
+                indicators={
+                    "instance_migrations_count": 0.0,
+                    "instances_count": 0.0,
+                    "standard_deviation_before_audit": before,
+                    "standard_deviation_after_audit": _deviation(storage, known, pools.free),
+                },
+                notes=tuple(notes),
+            ),
+        )
+
+    def _relieve(self, pools: _Pools, source: int, volumes: npt.NDArray[np.intp]) -> list[Act]:
+        """Retypes first, then migrations, until the pool is below the threshold."""
+        storage = pools.model
+        target = pools.threshold * float(storage.total_gb[source])
+        retypes: list[Act] = []
+        migrations: list[Act] = []
+        attached = _is_one_of(storage.status, ("in-use",))[volumes]
+        bootable = storage.bootable[volumes]
+        for wave in (~attached, attached & ~bootable, attached & bootable):
+            rows = volumes[wave]
+            waiting = rows[np.lexsort((rows, -storage.size_gb[rows]))].tolist()  # largest first
+            while waiting and (excess := pools.used(source) - target) >= 0:
+                enough = [n for n, volume in enumerate(waiting) if storage.size_gb[volume] > excess]
+                volume = int(waiting.pop(enough[-1] if enough else 0))
+                chosen = self._destination(pools, source, volume)
+                if chosen is None:
+                    continue
+                destination, kind = chosen
+                pools.take(float(storage.size_gb[volume]), source, destination)
+                name = {"resource_name": storage.volume_name(volume)}
+                if kind < 0:
+                    where = {"migration_type": "migrate", "destination_node": storage.pool_name(destination)}
+                    migrations.append(Act("volume_migrate", storage.volume_id(volume), {**where, **name}))
+                else:
+                    what = {"migration_type": "retype", "destination_type": storage.type_name(kind)}
+                    retypes.append(Act("volume_migrate", storage.volume_id(volume), {**what, **name}))
+        return [*retypes, *migrations]
+
+    def _destination(self, pools: _Pools, source: int, volume: int) -> tuple[int, int] | None:
+        """A pool and the type to change to (-1: none, the volume moves as it is); None when there is no way."""
+        storage = pools.model
+        own = int(storage.type_of[volume])
+        receivers = pools.receivers(float(storage.size_gb[volume]), source)
+        backend = storage.type_backend[own] if own >= 0 else ""
+        for pool in receivers.tolist():
+            if own < 0 or not backend or storage.pool_backend[pool] == backend:
+                return pool, -1
+        for pool in receivers.tolist() if own >= 0 else ():
+            for kind in range(len(storage.type_names)):
+                same = _specs(storage, kind) == _specs(storage, own)
+                if kind != own and same and storage.type_backend[kind] == storage.pool_backend[pool] != "":
+                    return pool, kind
+        return None
+
+
+def _specs(storage: StorageModel, kind: int) -> dict[str, Any]:
+    return dict(json.loads(storage.type_extra_specs[kind] or "{}"))
+
+
+def _named(storage: StorageModel, names: Sequence[str]) -> Bools:
+    wanted = set(names)
+    pools = storage.pool_names.to_pylist()
+    return np.array([name in wanted or name.rpartition("#")[2] in wanted for name in pools], bool).reshape(-1)
+
+
+def _is_one_of(column: Any, words: Sequence[str]) -> Bools:
+    allowed = np.array([*(name in words for name in column.names), "" in words], bool)
+    return allowed[column.codes]
+
+
+def _deviation(storage: StorageModel, known: Bools, free: Floats) -> float:
+    """Standard deviation over pools of the share in use."""
+    if not known.any():
+        return 0.0
+    return float(np.std(1 - free[known] / storage.total_gb[known]))
