@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from trimtab.platform.errors import TrimtabError
 from trimtab.platform.settings import Settings
@@ -31,9 +32,27 @@ app = typer.Typer(
 audits = typer.Typer(help="Ask Trimtab to look at the cloud with a goal in mind.", no_args_is_help=True)
 plans = typer.Typer(help="See, start and cancel what audits recommend.", no_args_is_help=True)
 snapshots = typer.Typer(help="Export and import a cluster model as Parquet.", no_args_is_help=True)
+
+
+class RunFirst(TyperGroup):
+    """A group that takes what is no command of its own for the first argument of `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `run` in front where it was left out."""
+        if args and args[0] not in {"--help", *self.commands}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+whatifs = typer.Typer(
+    cls=RunFirst,
+    help="Sweep a scenario: topologies x loads x policies x seeds. `trimtab whatif FILE` runs it.",
+    no_args_is_help=True,
+)
 app.add_typer(audits, name="audit")
 app.add_typer(plans, name="plan")
 app.add_typer(snapshots, name="snapshot")
+app.add_typer(whatifs, name="whatif")
 
 console = Console()
 errors = Console(stderr=True)
@@ -245,6 +264,36 @@ def cancel_plan(uuid: str, url: Url = HERE) -> None:
     """Cancel a plan; actions that run already end first."""
     with Client(url) as client:
         console.print(f"action plan is {client.cancel_plan(uuid)['state']}")
+
+
+# -- what-ifs ----------------------------------------------------------------------------------
+
+
+@whatifs.command("run")
+def run_whatif(
+    scenario: Annotated[Path, typer.Argument(help="The scenario, YAML or JSON.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default out/whatif/<name>.")] = None,
+    series: Annotated[bool, typer.Option("--series", help="Keep a series of every cell too.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="CPUs to use; default all.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="In this process, without Ray: for tiny sweeps.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute cells that failed again.")] = False,
+    x: Annotated[str, typer.Option(help="Figure on the horizontal axis of the trade-off.")] = "energy_kwh",
+    y: Annotated[str, typer.Option(help="Figure on the vertical axis of the trade-off.")] = "overload_min",
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario; cells that were finished before are not computed again."""
+    from trimtab.serve import whatif_command
+
+    options = whatif_command.Options(out, series, workers, local, as_json, retry_failed, x, y)
+    whatif_command.run(scenario, options, _settings(), console, errors)
+
+
+@whatifs.command("check")
+def check_whatif(scenario: Annotated[Path, typer.Argument(help="The scenario, YAML or JSON.")]) -> None:
+    """Say how many cells a scenario has, or everything that is wrong with it."""
+    from trimtab.serve import whatif_command
+
+    whatif_command.check(scenario, _settings(), console)
 
 
 # -- snapshots ---------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ class RayCells:
 
 def cluster_cpus() -> int:
     """CPUs that tasks may use."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    resources: Any = ray.cluster_resources  # untyped
+    return max(1, int(resources().get("CPU", 1)))
 
 
 async def on_cluster(

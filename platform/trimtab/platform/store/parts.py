@@ -23,7 +23,6 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def files(self) -> list[Path]:
         """Finished parts, oldest first."""
@@ -60,7 +59,6 @@ class Parts:
             self.append(rows)
         for file in old:
             file.unlink()
-        sync(self.folder)
 
 
 class Results:
