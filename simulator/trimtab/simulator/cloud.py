@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trimtab.platform.contracts import Inventory, Migration, Score, Server, ServiceInfo
+from trimtab.platform.contracts import (
+    Flavor,
+    Inventory,
+    MetalNode,
+    Migration,
+    Pool,
+    Score,
+    Server,
+    ServiceInfo,
+    Volume,
+    VolumeType,
+)
 from trimtab.platform.errors import CloudConflict, CloudNotFound, InvalidInput
 from trimtab.platform.model import VCPU, InstanceState
 from trimtab.platform.snapshot import Need
@@ -24,8 +35,12 @@ from trimtab.simulator.faults import Fault
 from trimtab.simulator.journal import Entry, Journal
 from trimtab.simulator.load import SAMPLE_S, Load
 from trimtab.simulator.measurements import Measurements
+from trimtab.simulator.metal import Metal
+from trimtab.simulator.migration import Mishap
 from trimtab.simulator.power import Power
 from trimtab.simulator.score import OVERLOADED, Window, score
+from trimtab.simulator.servers import Servers, flavors_of
+from trimtab.simulator.storage import Storage
 from trimtab.simulator.truth import CloudSpec, true_blocks
 from trimtab.simulator.world import Trip, World
 
@@ -72,6 +87,14 @@ class SimulatedCloud:
         self._host_rows = {str(name): row for row, name in enumerate(model.host_names.to_pylist())}
         self._instance_rows = {str(uuid): row for row, uuid in enumerate(model.instance_ids.to_pylist())}
         self._trips_of: dict[int, list[Trip]] = {}
+        self._servers = Servers(self._world, self._load, flavors_of(model, self.spec.flavors()))
+        storage, metal = self.spec.storage(model), self.spec.metal(model)
+        self._storage = None if storage is None else Storage(storage[0], events, storage[1])
+        self._metal = None
+        if metal is not None:
+            at = [self._host_rows.get(name, -1) for name in metal[0].hostnames.to_pylist()]
+            self._metal = Metal(metal[0], self._world, np.array(at, np.int32), *metal[1:])
+        self._sensors = self.spec.sensors(model)
         events.run_until(self._start)
         for entry in entries[1:]:
             events.run_until(float(entry["at"]))
@@ -83,6 +106,7 @@ class SimulatedCloud:
         """Cloud time; never runs backward, whatever the wall clock does."""
         paced = self._start + self._ahead + (self._wall() - self._wall_origin) * self.spec.speed
         self._world.events.run_until(paced)
+        self._servers.settle()
         return self._world.events.now
 
     def pace(self) -> tuple[float, float, float]:
@@ -104,7 +128,7 @@ class SimulatedCloud:
     # -- what Nova answers -------------------------------------------------------------------------------------------
 
     def inventory(self) -> Inventory:
-        """Hosts, instances and server groups as they are now."""
+        """Hosts, instances, server groups, storage and metal as they are now."""
         at, world = self.now(), self._world
         model = world.model.with_changes(
             host_of=world.place.host_of.copy(), up=world.up.copy(), enabled=world.enabled.copy()
@@ -113,7 +137,9 @@ class SimulatedCloud:
         reasons = pa.array([self._reasons.get(row, "") for row in range(model.hosts)], pa.string())
         hosts = hosts.set_column(hosts.column_names.index("disabled_reason"), "disabled_reason", reasons)
         there = ~((world.model.host_of >= 0) & (model.host_of < 0))
-        return Inventory(hosts, instances.filter(pa.array(there)), groups, at)
+        storage = None if self._storage is None else self._storage.tables()
+        metal = None if self._metal is None else self._metal.table()
+        return Inventory(hosts, instances.filter(pa.array(there)), groups, at, storage, metal)
 
     def servers(self, ids: Sequence[str]) -> dict[str, Server]:
         """Those of the named servers that exist."""
@@ -140,13 +166,16 @@ class SimulatedCloud:
         refusal = self._world.refusal(instance, to, live=live)
         if refusal:
             raise CloudConflict(refusal)
+        if to < 0:  # on disk is where it goes, so that it goes there whatever the scheduler of a later version prefers
+            destination = self._world.model.host_name(self._world.choose(instance))
         self._accept("migrate", server=server_id, destination=destination, live=live)
 
     def migrations(self, server_id: str) -> list[Migration]:
-        """All migrations of a server, oldest first; also of one that is gone."""
+        """All migrations and resizes of a server, oldest first; also of one that is gone."""
         self.now()
         row = self._instance_rows.get(server_id, -1)
-        return [self._migration(trip) for trip in self._trips_of.get(row, [])]
+        moved = [self._migration(trip) for trip in self._trips_of.get(row, [])]
+        return sorted([*moved, *self._servers.resizes.get(row, [])], key=lambda one: one.started_at)
 
     def all_migrations(self) -> list[Migration]:
         """All migrations there ever were, in the order in which they began."""
@@ -181,6 +210,135 @@ class SimulatedCloud:
             self._accept("set_service", host=host, enabled=enabled, reason=wanted)
         return self._service(row)
 
+    def residents(self, host: str) -> list[Server]:
+        """All servers on a host, by the host's name, running or not.
+
+        Raises:
+            CloudNotFound: no such host.
+        """
+        self.now()
+        rows = self._world.place.residents(self._host(host)).tolist()
+        return [self._server(self._world.model.instance_id(row), row) for row in rows]
+
+    def stop(self, server_id: str) -> None:
+        """Shut a server down.
+
+        Raises:
+            CloudNotFound: no such server.
+            CloudConflict: not now: busy or not running.
+        """
+        self.now()
+        _or_conflict(self._servers.stop_refusal(self._instance(server_id)))
+        self._accept("stop", server=server_id)
+
+    def start(self, server_id: str) -> None:
+        """Start a stopped server.
+
+        Raises:
+            CloudNotFound: no such server.
+            CloudConflict: not now: busy, not stopped, its host is down.
+        """
+        self.now()
+        _or_conflict(self._servers.start_refusal(self._instance(server_id)))
+        self._accept("start", server=server_id)
+
+    def flavors(self, names: Sequence[str]) -> dict[str, Flavor]:
+        """Those of the flavors that exist, by the id or else the name they were asked for by."""
+        found = {name: self._servers.flavor(name) for name in names}
+        return {name: flavor for name, flavor in found.items() if flavor is not None}
+
+    def resize(self, server_id: str, flavor: str) -> None:
+        """Give a server another flavor, by its id; it stays where it is if there is room beside itself.
+
+        Raises:
+            CloudNotFound: no such server or flavor.
+            CloudConflict: not now: busy, wrong state, the same flavor, a smaller disk, no room anywhere.
+        """
+        self.now()
+        _or_conflict(self._servers.resize_refusal(self._instance(server_id), self._flavor(flavor)))
+        self._accept("resize", server=server_id, flavor=flavor)
+
+    def confirm_resize(self, server_id: str) -> None:
+        """Let a server in VERIFY_RESIZE stay as it is; what it had before is given back.
+
+        Raises:
+            CloudNotFound: no such server.
+            CloudConflict: there is nothing to confirm.
+        """
+        self.now()
+        _or_conflict(self._servers.confirm_refusal(self._instance(server_id)))
+        self._accept("confirm_resize", server=server_id)
+
+    # -- what Cinder answers -----------------------------------------------------------------------------------------
+
+    def volumes(self, ids: Sequence[str]) -> dict[str, Volume]:
+        """Those of the named volumes that exist."""
+        self.now()
+        storage = self._storage
+        if storage is None:
+            return {}
+        found = {volume_id: storage.row(volume_id) for volume_id in ids}
+        return {volume_id: storage.volume(row) for volume_id, row in found.items() if row is not None}
+
+    def pools(self) -> list[Pool]:
+        """All storage pools as they are now."""
+        self.now()
+        return [] if self._storage is None else self._storage.pools()
+
+    def volume_types(self) -> list[VolumeType]:
+        """All volume types."""
+        return [] if self._storage is None else self._storage.types()
+
+    def migrate_volume(self, volume_id: str, pool: str) -> None:
+        """Move a volume to a pool, by the pool's name.
+
+        Raises:
+            CloudNotFound: no such volume or pool.
+            CloudConflict: not now: busy, wrong state, there already, snapshots, another backend, no room.
+        """
+        self.now()
+        storage, row = self._volume(volume_id)
+        to = storage.pool(pool)
+        if to is None:
+            raise CloudNotFound(f"there is no pool {pool}")
+        _or_conflict(storage.refusal(row, to))
+        self._accept("migrate_volume", volume=volume_id, pool=pool)
+
+    def retype_volume(self, volume_id: str, volume_type: str) -> None:
+        """Give a volume another type; it moves where its pool does not serve that type.
+
+        Raises:
+            CloudNotFound: no such volume or type.
+            CloudConflict: not now: busy, wrong state, that type already, no pool of that type has room.
+        """
+        self.now()
+        storage, row = self._volume(volume_id)
+        to = storage.type(volume_type)
+        if to is None:
+            raise CloudNotFound(f"there is no volume type {volume_type}")
+        _or_conflict(storage.retype_refusal(row, to))
+        self._accept("retype_volume", volume=volume_id, type=volume_type)
+
+    # -- what Ironic answers -----------------------------------------------------------------------------------------
+
+    def metal_node(self, node_id: str) -> MetalNode | None:
+        """One metal node; None when there is none."""
+        self.now()
+        row = None if self._metal is None else self._metal.row(node_id)
+        return None if self._metal is None or row is None else self._metal.node(row)
+
+    def set_power(self, node_id: str, *, on: bool) -> None:
+        """Turn a metal node on or off.
+
+        Raises:
+            CloudNotFound: no such node.
+            CloudConflict: not now: turning, in maintenance, so already, or it holds servers and should go off.
+        """
+        self.now()
+        metal, row = self._node(node_id)
+        _or_conflict(metal.refusal(row, on=on))
+        self._accept("set_power", node=node_id, on=on)
+
     # -- what monitoring answers -------------------------------------------------------------------------------------
 
     def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
@@ -198,11 +356,11 @@ class SimulatedCloud:
 
         Raises:
             InvalidInput: no such kind of fault, or a time that has passed.
-            CloudNotFound: no such server or host.
+            CloudNotFound: no such server, host, volume or metal node.
         """
         fault = fault if isinstance(fault, Fault) else Fault.from_json(fault)
         at = self.now()
-        (self._host if fault.of_host else self._instance)(fault.target)
+        self._target(fault)
         if fault.at is None:
             fault = replace(fault, at=at)
         elif fault.at < at:
@@ -274,9 +432,11 @@ class SimulatedCloud:
 
     def _apply(self, entry: Entry) -> None:
         world, command = self._world, entry["command"]
+        self._servers.settle()
         if command == "migrate":
             instance = self._instance_rows[entry["server"]]
-            to = -1 if entry["destination"] is None else self._host_rows[entry["destination"]]
+            named = entry["destination"]  # None: by a version that wrote down only that it was free to choose
+            to = world.roomiest(instance) if named is None else self._host_rows[named]
             trip = world.migrate(instance, to, live=entry["live"])
             self._trips_of.setdefault(instance, []).append(trip)
         elif command == "abort_migration":
@@ -287,8 +447,8 @@ class SimulatedCloud:
             self._reasons[row] = entry["reason"]
         elif command == "inject":
             fault = Fault.from_json(entry["fault"])
-            row = (self._host_rows if fault.of_host else self._instance_rows)[fault.target]
-            world.events.at(float(entry["fault"]["at"]), lambda: fault.strike(world, row))
+            row, upset = self._target(fault, gone=True)
+            world.events.at(float(entry["fault"]["at"]), lambda: fault.strike(world, row, upset))
             world.events.run_until(world.events.now)
         elif command == "rewrite_future":
             first = int(world.events.now // SAMPLE_S) + 1
@@ -296,15 +456,75 @@ class SimulatedCloud:
         elif command == "fast_forward":
             self._ahead += entry["seconds"]
             world.events.run_until(world.events.now + entry["seconds"])
-        else:
+        elif not self._apply_other(entry):
             raise InvalidInput(f"the journal has a command {command!r}, which this version does not know")
+
+    def _apply_other(self, entry: Entry) -> bool:
+        """Commands about power and size of servers, volumes and metal; whether it was one."""
+        command, servers = entry["command"], self._servers
+        if command in {"stop", "start", "confirm_resize"}:
+            row = self._instance_rows[entry["server"]]
+            {"stop": servers.stop, "start": servers.start, "confirm_resize": servers.confirm}[command](row)
+        elif command == "resize":
+            servers.resize(self._instance_rows[entry["server"]], self._flavor(entry["flavor"]))
+        elif command == "migrate_volume":
+            storage, row = self._volume(entry["volume"])
+            storage.migrate(row, _known(storage.pool(entry["pool"])))
+        elif command == "retype_volume":
+            storage, row = self._volume(entry["volume"])
+            storage.retype(row, _known(storage.type(entry["type"])))
+        elif command == "set_power":
+            metal, row = self._node(entry["node"])
+            metal.set_power(row, on=entry["on"])
+        else:
+            return False
+        return True
 
     def _measurements(self) -> Measurements:
         now = self.now()
-        return Measurements(self._world.model, self._world.timeline(), self._load, self._memory, now)
+        return Measurements(
+            self._world.model,
+            self._world.timeline(),
+            self._load,
+            self._memory,
+            now,
+            sensors=self._sensors,
+            states_at=self._servers.states_at,
+        )
 
     def _exists(self, row: int) -> bool:
         return bool(self._world.place.host_of[row] >= 0 or self._world.model.host_of[row] < 0)
+
+    def _target(self, fault: Fault, *, gone: bool = False) -> tuple[int, Callable[[int, Mishap], None]]:
+        """Row of a fault's target and who is told of mishaps there; `gone`: it need not be there any more."""
+        if fault.of == "volume":
+            storage, row = self._volume(fault.target)
+            return row, storage.upset
+        if fault.of == "metal":
+            metal, row = self._node(fault.target)
+            return row, metal.upset
+        if fault.of == "host":
+            return self._host(fault.target), self._world.upset
+        row = self._instance_rows[fault.target] if gone else self._instance(fault.target)
+        return row, self._servers.upset if fault.kind.startswith("resize_") else self._world.upset
+
+    def _flavor(self, name: str) -> Flavor:
+        flavor = self._servers.flavor(name)
+        if flavor is None:
+            raise CloudNotFound(f"there is no flavor {name}")
+        return flavor
+
+    def _volume(self, volume_id: str) -> tuple[Storage, int]:
+        row = None if self._storage is None else self._storage.row(volume_id)
+        if self._storage is None or row is None:
+            raise CloudNotFound(f"there is no volume {volume_id}")
+        return self._storage, row
+
+    def _node(self, node_id: str) -> tuple[Metal, int]:
+        row = None if self._metal is None else self._metal.row(node_id)
+        if self._metal is None or row is None:
+            raise CloudNotFound(f"there is no metal node {node_id}")
+        return self._metal, row
 
     def _instance(self, server_id: str) -> int:
         row = self._instance_rows.get(server_id)
@@ -321,9 +541,9 @@ class SimulatedCloud:
     def _server(self, server_id: str, row: int) -> Server:
         host, trip = int(self._world.place.host_of[row]), self._world.moving.get(row)
         state = InstanceState(int(self._world.model.state[row]))
-        task = "" if trip is None else "migrating" if trip.flow.live else "resize_migrating"
+        task = self._servers.task(row) if trip is None else "migrating" if trip.flow.live else "resize_migrating"
         name = self._world.model.host_name(host) if host >= 0 else ""
-        return Server(server_id, name, NOVA_STATUS.get(state, state.name), task)
+        return Server(server_id, name, NOVA_STATUS.get(state, state.name), task, self._world.model.flavor[row])
 
     def _service(self, row: int) -> ServiceInfo:
         world = self._world
@@ -342,6 +562,16 @@ class SimulatedCloud:
             flow.ended_at,
             trip.reason,
         )
+
+
+def _or_conflict(refusal: str | None) -> None:
+    if refusal:
+        raise CloudConflict(refusal)
+
+
+def _known(row: int | None) -> int:
+    assert row is not None  # noqa: S101 (a journalled command was checked before)
+    return row
 
 
 def _opened(head: Entry, wanted: CloudSpec, path: Path | None) -> tuple[CloudSpec, float]:

@@ -31,8 +31,8 @@ class ServiceLevel(NamedTuple):
     `esv` = energy (kWh) x slav. `overload_min`: host-minutes with demand > 0.9 vCPUs, demand of guests only.
     `memory_pressure_min`: host-minutes. `down_min`: instance-minutes in which an instance was on a host, should have
     run and did not: its host was dead or booting, or it was being rebuilt. `migration_stop_min`: instance-minutes
-    stopped by migrations. `undelivered_vcpu_h`: CPU work that full hosts could not give. `worst_undelivered`: largest share of its
-    work that one instance missed that way. `memory_excess_gib_h`: memory beyond the physical.
+    stopped by migrations. `undelivered_vcpu_h`: CPU work that full hosts could not give. `worst_undelivered`:
+    largest share of its work that one instance missed that way. `memory_excess_gib_h`: memory beyond the physical.
     """
 
     otf: float
@@ -70,6 +70,7 @@ def service_level(
     power: Power,
     window: Window,
     memory_mb: Floats | None = None,
+    energy_kwh: float | None = None,
 ) -> ServiceLevel:
     """Service level of what happened.
 
@@ -80,6 +81,7 @@ def service_level(
         power: of the hosts.
         window: [start, end) counts.
         memory_mb: memory that each instance uses, [V]; what it asked for if not given.
+        energy_kwh: of the window, where it is known already.
     """
     begin, end = window.start_s, window.end_s
     seen = contention(model, timeline, blocks, begin, end)
@@ -87,7 +89,8 @@ def service_level(
     active, asking = seen.active_s > 0, seen.asked > 0
     otf = float((seen.full_s[active] / seen.active_s[active]).mean()) if active.any() else 0.0
     pdm = float((seen.lost[asking] / seen.asked[asking]).mean()) if asking.any() else 0.0
-    energy_kwh = score(model, timeline, blocks, power, window).energy_kwh
+    if energy_kwh is None:
+        energy_kwh = score(model, timeline, blocks, power, window).energy_kwh
     stopped = sum(
         max(min(until, end) - max(since, begin), 0.0)
         for move in timeline.moves
@@ -123,7 +126,7 @@ def down_seconds(model: ClusterModel, timeline: Timeline, start_s: float, end_s:
         if down[row]:
             total += change.at - since[row]
         since[row], down[row] = change.at, change.to >= 0 and not change.flag
-    return total + float((end_s - since[down]).sum())
+    return float(total + (end_s - since[down]).sum())
 
 
 def contention(model: ClusterModel, timeline: Timeline, blocks: Blocks, start_s: float, end_s: float) -> Contention:
