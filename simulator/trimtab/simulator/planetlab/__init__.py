@@ -1,0 +1,1 @@
+"""The PlanetLab consolidation benchmark: one engine, its rules named and switched, compiled and in plain Python."""

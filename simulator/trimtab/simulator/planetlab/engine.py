@@ -1,0 +1,216 @@
+"""One run of the benchmark: ticks and ends of migrations on the event kernel, the work of each in compiled steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from trimtab.platform.errors import InvalidInput
+from trimtab.simulator.events import Events
+from trimtab.simulator.planetlab.decide import decide, place_first
+from trimtab.simulator.planetlab.fleet import MEMORY_MB_PER_S, SAMPLE_S, START_S, Fleet, Floats, Ints
+from trimtab.simulator.planetlab.flow import begin, close, end, update
+from trimtab.simulator.planetlab.rules import REFERENCE, Policy, Rules
+from trimtab.simulator.planetlab.state import DOWN_COUNT, DOWN_SUM, ENERGY, SHORT_COUNT, SHORT_SUM, State, new_state
+
+J_PER_KWH = 3.6e6
+
+
+class Figures(NamedTuple):
+    """What a run comes to; shares are 0..1.
+
+    Attributes:
+        energy_kwh: of all hosts.
+        migrations: started.
+        slatah: time of violation over time active, of all hosts.
+        pdm: MIPS seconds lost through migration over those asked.
+        slav: slatah times pdm.
+        esv: energy_kwh times slav.
+        overall: MIPS seconds not given over those asked.
+        average: mean part not given, over all entries that were short.
+        shutdowns: switches from active to inactive.
+        mean_up_s: mean time from switching on, or the start, to a shutdown.
+    """
+
+    energy_kwh: float
+    migrations: int
+    slatah: float
+    pdm: float
+    slav: float
+    esv: float
+    overall: float
+    average: float
+    shutdowns: int
+    mean_up_s: float
+
+
+class Tick(NamedTuple):
+    """A glance at a tick, after its full update and before its migrations."""
+
+    number: int
+    time: float
+    active_hosts: int
+    vms: int
+    energy_kwh: float
+    demand_mips: float
+    overloaded: int
+    movers: Ints
+    targets: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came out.
+
+    Attributes:
+        figures: the metrics.
+        home: host of every VM at the end, -1: vanished, [V].
+        energy_j: of every host, [H].
+        cpu_s: CPU seconds of this process, without making the arrays of the traces.
+    """
+
+    figures: Figures
+    home: Ints
+    energy_j: Floats
+    cpu_s: float
+
+
+def simulate(
+    fleet: Fleet,
+    policy: Policy,
+    rules: Rules = REFERENCE,
+    seed: int = 1,
+    watch: Callable[[Tick, State], None] | None = None,
+) -> Run:
+    """Run one policy over the day.
+
+    Args:
+        fleet: hosts, VMs and traces.
+        policy: who moves what.
+        rules: how the world behaves.
+        seed: of the selection RS.
+        watch: told of every tick.
+
+    Raises:
+        InvalidInput: a VM fits on no host at the start.
+    """
+    began = time.process_time()
+    run = _Run(fleet, policy, rules, seed, watch)
+    run.place()
+    run.events.run_until((fleet.ticks + 1) * SAMPLE_S)
+    close(run.state)
+    figures = figures_of(run.state, policy, run.migrations, run.full_power_j)
+    energy = run.full_power_j * fleet.watts[fleet.kind, -1] / max(fleet.watts[fleet.kind, -1].sum(), 1e-9)
+    return Run(
+        figures,
+        run.state.home.copy(),
+        energy if policy.name == "NPA" else run.state.energy.copy(),
+        time.process_time() - began,
+    )
+
+
+class _Run:
+    def __init__(
+        self, fleet: Fleet, policy: Policy, rules: Rules, seed: int, watch: Callable[[Tick, State], None] | None
+    ) -> None:
+        self.fleet, self.policy, self.rules, self.watch = fleet, policy, rules, watch
+        self.flags = rules.flags()
+        self.state = new_state(fleet, seed)
+        self.events = Events()
+        self.number, self.updated_at = 0, 0.0
+        self.migrations, self.full_power_j = 0, 0.0
+        self.movers, self.targets = (np.empty(2 * len(fleet.mips), np.int64) for _ in range(2))
+        self.duration = fleet.memory / MEMORY_MB_PER_S
+
+    def place(self) -> None:
+        wrong = place_first(self.state, self.flags, self.policy.moves)
+        if wrong >= 0:
+            raise InvalidInput(
+                f"VM {wrong} ({self.fleet.mips[wrong]:g} MIPS, {self.fleet.memory[wrong]:g} MB) fits on no host at the "
+                f"start; give more than {len(self.fleet.kind)} hosts or fewer traces"
+            )
+        if not self.rules.start_is_free:
+            self.events.at(START_S, lambda: self.full_update(self.events.now))
+        if self.fleet.ticks:
+            self.events.at(START_S + SAMPLE_S, self.tick)
+
+    def full_update(self, now: float) -> None:
+        span = now - self.updated_at
+        update(self.state, self.flags, now, span)
+        if self.policy.name == "NPA":
+            self.full_power_j += float(self.fleet.watts[self.fleet.kind, -1].sum()) * span
+        self.updated_at = now
+
+    def tick(self) -> None:
+        now = self.events.now
+        self.number += 1
+        self.full_update(now)
+        count, over = 0, 0
+        if self.policy.moves:
+            what = self.policy.detection, self.policy.selection, self.policy.parameter
+            count, over = decide(self.state, self.flags, *what, self.number, self.movers, self.targets)
+        movers, targets = self.movers[:count].copy(), self.targets[:count].copy()
+        if self.watch:
+            self.watch(self.glance(now, over, movers, targets), self.state)
+        if count:
+            self.start(now, movers, targets)
+        if self.number < self.fleet.ticks:
+            self.events.at(now + SAMPLE_S, self.tick)
+
+    def start(self, now: float, movers: Ints, targets: Ints) -> None:
+        self.migrations += len(movers)
+        begin(self.state, self.flags, now, movers, targets)
+        # The second migration of a VM in one tick hangs on its third node.
+        nodes = movers + len(self.fleet.mips) * (1 + _earlier(movers))
+        duration = self.duration[movers]
+        for lasts in np.unique(duration):
+            these = duration == lasts
+            work = movers[these], nodes[these], targets[these]
+            self.events.at(now + float(lasts), lambda work=work: self.finish(*work))  # type: ignore[misc]
+
+    def finish(self, movers: Ints, nodes: Ints, targets: Ints) -> None:
+        now = self.events.now
+        self.full_update(now)
+        end(self.state, self.flags, now, movers, nodes, targets)
+
+    def glance(self, now: float, over: int, movers: Ints, targets: Ints) -> Tick:
+        s = self.state
+        there = s.home >= 0
+        energy = (self.full_power_j or float(s.sums[ENERGY])) / J_PER_KWH
+        active, demand = int((s.used > 0).sum()), float(s.demand[there].sum())
+        return Tick(self.number, now, active, int(there.sum()), energy, demand, over, movers, targets)
+
+
+def _earlier(movers: Ints) -> Ints:
+    """How many times each VM stands earlier in the list."""
+    order = np.argsort(movers, kind="stable")
+    ranked = movers[order]
+    again = np.zeros(len(movers), np.int64)
+    if len(movers) > 1:
+        again[order[1:]] = ranked[1:] == ranked[:-1]
+    return again
+
+
+def figures_of(s: State, policy: Policy, migrations: int, full_power_j: float) -> Figures:
+    """Metrics of a closed state; Beloglazov and Buyya, CCPE 24(13), 2012, section 6.2."""
+    energy = (full_power_j if policy.name == "NPA" else float(s.sums[ENERGY])) / J_PER_KWH
+    active, asked = float(s.active_s.sum()), float(s.asked.sum())
+    slatah = float(s.short_s.sum()) / active if active else 0.0
+    pdm = float(s.lost.sum()) / asked if asked else 0.0
+    count, downs = float(s.sums[SHORT_COUNT]), float(s.sums[DOWN_COUNT])
+    return Figures(
+        energy_kwh=energy,
+        migrations=migrations,
+        slatah=slatah,
+        pdm=pdm,
+        slav=slatah * pdm,
+        esv=energy * slatah * pdm,
+        overall=(asked - float(s.given.sum())) / asked if asked else 0.0,
+        average=float(s.sums[SHORT_SUM]) / count if count else 0.0,
+        shutdowns=int(downs),
+        mean_up_s=float(s.sums[DOWN_SUM]) / downs if downs else 0.0,
+    )
