@@ -20,6 +20,7 @@ from trimtab.platform.planner import plan_capacity
 from trimtab.platform.plugins import load as load_plugins
 from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan
 from trimtab.platform.snapshot import History, Need, Snapshot
+from trimtab.simulator.carbon import Intensity
 from trimtab.simulator.closed_loop import Case, Outcome, Policy, run
 from trimtab.simulator.events import Events
 from trimtab.simulator.happenings import Happening
@@ -352,10 +353,29 @@ def test_the_series_adds_up_to_the_score() -> None:
     assert series is not None
     assert series.num_rows == 167  # the last one is cut
     hours = np.minimum(300, START_S + 50_000 - series["at_s"].to_numpy()) / 3600
-    assert series["power_w"].to_numpy() @ hours / 1000 == pytest.approx(outcome.score.energy_kwh, rel=1e-3)
+    assert series["power_w"].to_numpy() @ hours / 1000 == pytest.approx(outcome.score.energy_kwh)
     assert series["migrations_started"].to_numpy().sum() == len(outcome.moves) > 0
     assert series["hosts_in_use"].to_numpy()[-1] == outcome.score.hosts_in_use
     assert series["migrating"].to_numpy().max() >= 1
+
+
+def test_carbon_is_energy_times_the_intensity_of_its_hour() -> None:
+    flat = run(case_of(Policy("nobody"), intensity=Intensity(0.0, 3600.0, np.array([400.0]))))
+    night = run(case_of(Policy("nobody"), intensity=Intensity(0.0, DAY_S / 2, np.array([0.0, 400.0]))))
+    assert flat.figures["carbon_kg"] == pytest.approx(0.4 * flat.score.energy_kwh)
+    assert 0 < night.figures["carbon_kg"] < flat.figures["carbon_kg"]
+    assert "carbon_kg" not in run(case_of(Policy("nobody"), horizon_s=600.0)).figures
+
+
+def test_nothing_of_hosts_is_known_while_monitoring_is_down(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(1, [0, 0])
+    day = np.full((288, 2), 50, np.float32)
+    day[10:14] = np.nan
+    strategy = Does(lambda _: (), [Need("host_cpu_usage", "host", "count", 1500), Need("host_cpu_usage", "host")])
+    run(Case(model, Load(lambda _: day, 2), Policy("looks", strategy, first_s=4200.0), START_S, horizon_s=4300.0))
+    count, newest = (strategy.seen[0].metric(need) for need in strategy.asks)
+    np.testing.assert_array_equal(count, [1])  # samples 9 to 13
+    np.testing.assert_array_equal(newest, [np.nan])
 
 
 @pytest.mark.parametrize(

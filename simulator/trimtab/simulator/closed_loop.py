@@ -20,6 +20,7 @@ from trimtab.platform.planner.wire import understood
 from trimtab.platform.proposal import Candidate, Limits
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Snapshot
+from trimtab.simulator.carbon import Intensity, carbon_kg
 from trimtab.simulator.events import Events
 from trimtab.simulator.happenings import Happening, schedule
 from trimtab.simulator.load import SAMPLE_S, Load
@@ -28,8 +29,9 @@ from trimtab.simulator.observed import Observed, Truth
 from trimtab.simulator.plan_run import PlanRun
 from trimtab.simulator.power import Power
 from trimtab.simulator.rehearse import ASSUMPTIONS
-from trimtab.simulator.score import Window, score
+from trimtab.simulator.score import Window, play_series, score
 from trimtab.simulator.series import mean_hosts_in_use, migrating_s, series_of
+from trimtab.simulator.service_level import service_level
 from trimtab.simulator.timeline import Move
 from trimtab.simulator.world import World
 
@@ -78,6 +80,7 @@ class Case:
         physics: of migrations; None: what rehearsals assume.
         power: of hosts; None: that of hosts of which only the size is known.
         happenings: what comes from outside: failures, repairs, evacuations, arrivals, departures.
+        intensity: of the electricity, for `carbon_kg`; None: no carbon is counted.
         seed: of everything random.
         typical_pct: [V] true load in holes of the record; None: 0.
         used_memory_mb: [V] memory that running instances use; None: all they have.
@@ -92,6 +95,7 @@ class Case:
     physics: Physics | None = None
     power: Power | None = None
     happenings: tuple[Happening, ...] = ()
+    intensity: Intensity | None = None
     seed: int = 0
     typical_pct: npt.NDArray[np.float32] | None = None
     used_memory_mb: Floats | None = None
@@ -123,14 +127,15 @@ def run(case: Case, *, series: bool = False) -> Outcome:
     _check(case)
     model, end = case.model, case.start_s + case.horizon_s
     events = Events(case.start_s)
-    world = World(model, events, case.physics or ASSUMPTIONS.physics(model))
+    power = case.power or Power.of(model.total[:, VCPU])
+    world = World(model, events, case.physics or ASSUMPTIONS.physics(model), power.boot_s)
     first = max(int((case.start_s - case.past_s) // SAMPLE_S), 0)
     truth = Truth(case.load, first, int(-(-end // SAMPLE_S)) - first, case.typical_pct)
     schedule(world, case.happenings)
     audits = _Audits(case, world, truth)
     audits.schedule(end)
     events.run_until(end)
-    return _outcome(case, audits, world, truth, series=series)
+    return _outcome(case, audits, world, truth, power, series=series)
 
 
 class _Audits:
@@ -205,16 +210,18 @@ class _Audits:
         return tuple(self._gone_wrong)
 
 
-def _outcome(case: Case, audits: _Audits, world: World, truth: Truth, *, series: bool) -> Outcome:
+def _outcome(case: Case, audits: _Audits, world: World, truth: Truth, power: Power, *, series: bool) -> Outcome:
     end = case.start_s + case.horizon_s
     spans = [(begin, end if run.open else run.last_end) for begin, run in audits.runs]
     last_end = spans[-1][1] if spans else case.start_s
     edges = [case.start_s, *(time for span in spans for time in span)]
     pauses = tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=False) if a < b)
     timeline = world.timeline()
-    power = case.power or Power.of(case.model.total[:, VCPU])
     window = Window(case.start_s, end, case.start_s, last_end, pauses)
     result = score(case.model, timeline, truth.blocks, power, window)
+    level = service_level(
+        case.model, timeline, truth.blocks, power, window, case.used_memory_mb, energy_kwh=result.energy_kwh
+    )
     figures = {
         "audits": float(audits.count),
         "skipped_audits": float(audits.skipped),
@@ -225,13 +232,25 @@ def _outcome(case: Case, audits: _Audits, world: World, truth: Truth, *, series:
             sum(trip.status == "failed" for trip in world.trips) + sum(len(run.refused) for _, run in audits.runs)
         ),
         "rejected_arrivals": float(len(world.rejected)),
-        "overload_min": result.overload_min_during + result.overload_min_after,
-        "slav": result.slatah * result.pdm,
-        "esv_kwh": result.energy_kwh * result.slatah * result.pdm,
+        "crashed_instances": float(len(world.crashed)),
+        "overload_min": level.overload_min,
+        "otf": level.otf,
+        "pdm_mean": level.pdm,
+        "slav": level.slav,
+        "esv_kwh": level.esv,
+        "memory_pressure_min": level.memory_pressure_min,
+        "down_min": level.down_min,
+        "migration_stop_min": level.migration_stop_min,
+        "undelivered_vcpu_h": level.undelivered_vcpu_h,
         "migrating_min": migrating_s(timeline.moves, end) / 60,
         "hosts_in_use_mean": mean_hosts_in_use(timeline, case.start_s, end),
     }
-    table = series_of(case.model, timeline, truth.blocks, power, case.start_s, end) if series else None
+    table = None
+    if series or case.intensity is not None:
+        played = play_series(case.model, timeline, truth.blocks, power, case.start_s, end)
+        if case.intensity is not None:
+            figures["carbon_kg"] = carbon_kg(case.intensity, float(played.at_s[0]), SAMPLE_S, played.kwh)
+        table = series_of(case.model, timeline, power, played, case.start_s) if series else None
     return Outcome(result, figures, table, timeline.moves, tuple(audits.failures))
 
 

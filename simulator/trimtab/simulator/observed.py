@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.model.compute import Floats
+from trimtab.platform.model.compute import Bools, Floats
 from trimtab.platform.snapshot import History, Need, Snapshot
 from trimtab.simulator.load import SAMPLE_S, Load
 from trimtab.simulator.measurements import METRICS, Measurements, aggregated, window_of
@@ -30,6 +30,8 @@ class Truth:
     def __init__(self, load: Load, first: int, count: int, typical: npt.NDArray[np.float32] | None = None) -> None:
         self.load, self.first = load, first
         self.cpu_pct = as_shared(load.cpu_pct(first, count))
+        silent = np.isnan(self.cpu_pct).all(axis=1) & (load.instances > 0)
+        self.dark: Bools = np.asarray(silent)  # [T]: monitoring itself was down
         self.typical = as_shared(np.zeros(load.instances, np.float32) if typical is None else typical)
 
     def blocks(self, start_s: float, end_s: float) -> Iterator[LoadBlock]:
@@ -102,6 +104,7 @@ class Observed:
         first = self.truth.first
         for metric, record in self._record.items():
             record[self._until : until] = measurements.values(metric, first + self._until, first + until)
+            record[self._until : until][self.truth.dark[self._until : until]] = np.nan
         ended = (first + until) * SAMPLE_S
         then = tail.at(ended)
         self._then = replace(self._then, host_of=then.host_of, running=then.running, up=then.up, enabled=then.enabled)

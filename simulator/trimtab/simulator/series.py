@@ -8,35 +8,36 @@ import numpy as np
 import pyarrow as pa
 
 from trimtab.platform.model import VCPU, ClusterModel
-from trimtab.simulator.load import SAMPLE_S
 from trimtab.simulator.power import Power
-from trimtab.simulator.score import NEARLY, OVERLOADED, Blocks, host_cpu
+from trimtab.simulator.score import NEARLY, OVERLOADED, Series
 from trimtab.simulator.timeline import INSTANCE, Move, Timeline
 
 
-def series_of(
-    model: ClusterModel, timeline: Timeline, blocks: Blocks, power: Power, start_s: float, end_s: float
-) -> pa.Table:
-    """What happened between two times, one row a sample of 300 s.
+def series_of(model: ClusterModel, timeline: Timeline, power: Power, played: Series, start_s: float) -> pa.Table:
+    """What happened, one row a sample of 300 s.
 
     Columns: `at_s` (begin of the sample, cloud time), `power_w` and `demand_vcpus` (means, all hosts), `hosts_in_use`
     (at the sample's end), `overloaded_hosts` (mean demand above 90 %), `migrating` (migrations under way at some time
     of the sample), `cpu_sd_pp` (standard deviation over the hosts of their mean CPU, per cent points),
     `migrations_started`.
+
+    Args:
+        model: hosts and instances; its placement is not looked at.
+        timeline: what happened.
+        power: of the hosts.
+        played: `score.play_series` of the same.
+        start_s: from when on that was asked for.
     """
-    first, last = int(start_s // SAMPLE_S), int(-(-end_s // SAMPLE_S))
-    begins = np.maximum(np.arange(first, last) * SAMPLE_S, start_s)
-    ends = np.minimum(np.arange(first + 1, last + 1) * SAMPLE_S, end_s)
-    length = (ends - begins)[:, None]
-    demand = host_cpu(model, timeline, blocks, power, start_s, end_s) * SAMPLE_S / length
-    watts, counted = np.empty_like(demand), np.empty(demand.shape, bool)
+    begins = np.maximum(played.at_s, start_s)
+    ends = begins + played.seconds
+    demand = played.demand_vcpus
+    counted = np.empty(demand.shape, bool)
     in_use = np.empty(len(ends), np.int64)
     for rows, moment in timeline.stretches(ends):
         placed = moment.host_of >= 0
         residents = np.bincount(moment.host_of[placed], minlength=model.hosts)
         in_use[rows] = (residents > 0).sum()
         counted[rows] = (moment.up & moment.enabled) | (residents > 0)
-        watts[rows] = power.watts(demand[rows], residents, moment.up, moment.enabled)
     busy_pct = 100 * demand / np.maximum(model.total[:, VCPU], NEARLY)
     count = np.maximum(counted.sum(axis=1), 1)
     mean = np.where(counted, busy_pct, 0).sum(axis=1) / count
@@ -46,7 +47,7 @@ def series_of(
     return pa.table(
         {
             "at_s": begins,
-            "power_w": watts.sum(axis=1),
+            "power_w": played.kwh * 3.6e6 / played.seconds,
             "demand_vcpus": demand.sum(axis=1),
             "hosts_in_use": in_use,
             "overloaded_hosts": (demand > OVERLOADED * power.vcpus * (1 + NEARLY)).sum(axis=1),
