@@ -176,12 +176,16 @@ class Inventory(NamedTuple):
 
 
 class Server(NamedTuple):
-    """One instance as the cloud knows it now. `task_state` is "" when the cloud is not busy with it."""
+    """One instance as the cloud knows it now. `task_state` is "" when the cloud is not busy with it.
+
+    `flavor` is the name of its flavor, "" where the cloud does not tell.
+    """
 
     id: str
     host: str
     status: str  # ACTIVE, PAUSED, SHUTOFF, ERROR, VERIFY_RESIZE, ...
     task_state: str = ""
+    flavor: str = ""
 
 
 class ServiceInfo(NamedTuple):

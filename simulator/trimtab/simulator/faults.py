@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +14,13 @@ KINDS: Mapping[str, str] = {
     "migration_fails": "the running or else the next migration of a server fails at its end",
     "migration_hangs": "the running or else the next migration of a server never gets on; it can be aborted",
     "migration_slow": "the running or else the next migration of a server is slower by `factor`",
+    "resize_fails": "the next stop, start or resize of a server fails",
+    "resize_hangs": "the next stop, start or resize of a server has no end",
+    "volume_fails": "the running or else the next move or retype of a volume fails at its end",
+    "volume_hangs": "the running or else the next move or retype of a volume has no end",
+    "volume_slow": "the running or else the next move or retype of a volume is slower by `factor`",
+    "power_fails": "the next change of power of a metal node fails",
+    "power_hangs": "the next change of power of a metal node has no end",
     "server_vanishes": "a server is deleted",
     "host_dies": "a host goes down with all that is on it",
     "host_recovers": "a host that is down comes back, and what is on it starts again",
@@ -22,7 +29,10 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What (a key of `KINDS`), whom (uuid of a server or name of a host), and when (cloud time; None: at once)."""
+    """What (a key of `KINDS`), whom, and when (cloud time; None: at once).
+
+    The target is a server, a volume or a metal node by its uuid, or a host by its name: see `of`.
+    """
 
     kind: str
     target: str
@@ -36,9 +46,18 @@ class Fault:
             raise InvalidInput(f"fault factor is {self.factor}: it must be 1 or more")
 
     @property
-    def of_host(self) -> bool:
-        """Whether the target is a host."""
-        return self.kind in {"host_dies", "host_recovers"}
+    def of(self) -> str:
+        """Of what kind the target is: server, host, volume or metal."""
+        if self.kind.startswith("host_"):
+            return "host"
+        return {"volume": "volume", "power": "metal"}.get(self.kind.partition("_")[0], "server")
+
+    @property
+    def mishap(self) -> Mishap:
+        """What goes wrong with a running thing, for those kinds that are about one."""
+        if self.kind.endswith("_slow"):
+            return Mishap(slower=self.factor)
+        return Mishap(fails=self.kind.endswith("_fails"), hangs=self.kind.endswith("_hangs"))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -56,15 +75,13 @@ class Fault:
                 f"fault {dict(values)}: {error}; give kind, target, and if you like at, factor"
             ) from error
 
-    def strike(self, world: World, row: int) -> None:
-        """Let it happen to the target's row."""
+    def strike(self, world: World, row: int, upset: Callable[[int, Mishap], None]) -> None:
+        """Let it happen to the target's row; `upset` is told of mishaps of what is running on the target or will."""
         if self.kind == "host_dies":
             world.lose_host(row)
         elif self.kind == "host_recovers":
             world.restore_host(row)
         elif self.kind == "server_vanishes":
             world.lose_instance(row)
-        elif self.kind == "migration_slow":
-            world.upset(row, Mishap(slower=self.factor))
         else:
-            world.upset(row, Mishap(fails=self.kind == "migration_fails", hangs=self.kind == "migration_hangs"))
+            upset(row, self.mishap)

@@ -37,9 +37,28 @@ class Load:
         self.instances = instances
         self._segments: list[tuple[int, Days]] = [(0, days)]  # (first sample, who makes it)
         self._blocks: dict[tuple[int, int], Block] = {}
+        self._sizes: dict[int, list[tuple[int, float]]] = {}  # row -> (first sample, vCPUs), of those that were resized
 
-    def cpu_pct(self, first: int, count: int) -> Block:
-        """Samples first .. first + count - 1, [count, V] float32, 0..100."""
+    def cpu_pct(self, first: int, count: int, *, of_its_time: bool = False) -> Block:
+        """Samples first .. first + count - 1, [count, V] float32.
+
+        Per cent of the vCPUs that instances have now (above 100 where they had more), or had at the time.
+        """
+        out = self._given(first, count)
+        samples = np.arange(first, first + count)
+        for row, sizes in self._sizes.items():
+            then = np.array([vcpus for _, vcpus in sizes])[
+                np.searchsorted([begins for begins, _ in sizes], samples, side="right") - 1
+            ]
+            work = np.minimum(out[:, row] * sizes[0][1], 100 * then)
+            out[:, row] = work / (then if of_its_time else sizes[-1][1])
+        return out
+
+    def resize(self, first: int, instance: int, before: float, after: float) -> None:
+        """From sample `first` on an instance has another number of vCPUs for the same work."""
+        self._sizes.setdefault(instance, [(0, before)]).append((first, after))
+
+    def _given(self, first: int, count: int) -> Block:
         out = np.empty((count, self.instances), np.float32)
         sample = first
         while sample < first + count:

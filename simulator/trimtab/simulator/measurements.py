@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from trimtab.platform.snapshot import Need
 from trimtab.simulator.load import SAMPLE_S, Load
 from trimtab.simulator.power import Power
 from trimtab.simulator.score import Blocks, host_cpu
+from trimtab.simulator.sensors import SENSORS, Sensors
 from trimtab.simulator.timeline import Moment, Timeline
 from trimtab.simulator.truth import true_blocks
 
@@ -39,13 +40,16 @@ class Measurements:
     used_memory_mb: Floats
     now_s: float
     blocks: Blocks | None = None  # the true load where `load` has holes; None: it has none
+    sensors: Sensors | None = None
+    # At some times: rows of instances whose state ever changed, and their states then; None: no state ever did.
+    states_at: Callable[[Floats], Iterator[tuple[int, npt.NDArray[np.intp]]]] | None = None
 
     def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
         """Columns resource, at, value; one row per resource that reported and sample with start <= at < end."""
         first, last = self._visible(int(-(-start_s // SAMPLE_S)), int(-(-end_s // SAMPLE_S)))
         ids = self.model.host_ids if kind == "host" else self.model.instance_ids
         resources, at, value = [], [], []
-        if METRICS.get(metric) == kind and last > first:
+        if self._kind(metric) == kind and last > first:
             for number, row in enumerate(self.values(metric, first, last)):
                 known = np.flatnonzero(~np.isnan(row))
                 resources.append(ids.take(pa.array(known)))
@@ -71,7 +75,7 @@ class Measurements:
         kinds = pa.schema([("need", pa.int32()), ("resource", pa.string()), ("value", pa.float64())])
         parts = [kinds.empty_table()]
         for position, need in enumerate(needs):
-            if METRICS.get(need.metric) != need.kind:
+            if self._kind(need.metric) != need.kind:
                 continue
             first, last = self._visible(*window_of(need, at))
             if last <= first:
@@ -90,16 +94,24 @@ class Measurements:
             )
         return pa.concat_tables(parts)
 
+    def _kind(self, metric: str) -> str | None:
+        return METRICS.get(metric) or (None if self.sensors is None else SENSORS.get(metric))
+
     def _visible(self, first: int, last: int) -> tuple[int, int]:
         """Only samples that were over by now and began after the cloud did."""
         return max(first, int(-(-self.timeline.began // SAMPLE_S))), min(last, int(self.now_s // SAMPLE_S))
 
     def values(self, metric: str, first: int, last: int) -> npt.NDArray[np.floating]:
-        """One of `METRICS` in samples first .. last - 1, [n, V] or [n, H]; NaN where nothing was reported."""
+        """One of `METRICS` or of the sensors in samples first .. last - 1, [n, V] or [n, H]; NaN where nothing was."""
+        if metric not in METRICS and self.sensors is not None:
+            return self.sensors.values(self, metric, first, last)
         reporting = REPORTS[self.model.state]
         ends = np.arange(first + 1, last + 1, dtype=np.float64) * SAMPLE_S
+        silent = [] if self.states_at is None else [(row, ~REPORTS[states]) for row, states in self.states_at(ends)]
+        if METRICS[metric] == "instance":
+            reporting[[row for row, _ in silent]] = True
         if metric == "instance_cpu_usage":
-            values: npt.NDArray[np.floating] = self.load.cpu_pct(first, last - first)
+            values: npt.NDArray[np.floating] = self.load.cpu_pct(first, last - first, of_its_time=True)
             for rows, moment in self.timeline.stretches(ends):
                 values[rows, ~moment.running] = 0
                 values[rows, ~_there(reporting, moment)] = np.nan
@@ -117,6 +129,8 @@ class Measurements:
                 there = _there(reporting, moment)
                 used = np.bincount(moment.host_of[there], self.used_memory_mb[there], self.model.hosts)
                 values[rows] = np.where(moment.up, (self.model.reserved[:, MEMORY] + used) * 1024, np.nan)
+        for row, samples in silent if METRICS[metric] == "instance" else ():
+            values[samples, row] = np.nan
         return values
 
     def _host_cpu_pct(self, first: int, last: int) -> Floats:

@@ -9,16 +9,28 @@ from typing import Any, Self
 
 import numpy as np
 
+from trimtab.platform.contracts import Flavor
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.model import DISK, MEMORY, ClusterModel, read_model
+from trimtab.platform.model import (
+    DISK,
+    MEMORY,
+    BaremetalModel,
+    ClusterModel,
+    StorageModel,
+    read_baremetal,
+    read_model,
+    read_storage,
+)
 from trimtab.platform.model.compute import Floats
-from trimtab.simulator.estate import build_estate
+from trimtab.simulator.annex import build_metal, build_storage, pool_mb_s, power_times
+from trimtab.simulator.estate import FLAVORS, build_estate
 from trimtab.simulator.load import PER_DAY, SAMPLE_S, Days, Load, from_planetlab, generated
 from trimtab.simulator.migration import GIB_MB, Physics
 from trimtab.simulator.rehearse import ASSUMPTIONS
 from trimtab.simulator.score import LoadBlock
+from trimtab.simulator.sensors import Sensors
 
-_LOAD, _RATES, _MEMORY = 1, 2, 3
+_LOAD, _RATES, _MEMORY, _STORAGE, _POOLS, _METAL, _POWER, _SENSORS = range(1, 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +45,7 @@ class CloudSpec:
         start_s: cloud time at which the cloud is started; None takes the wall clock at that moment.
         speed: seconds of cloud time a second of the wall clock; 0 stands still except for `fast_forward`.
         history_s: how much past there is at the start.
-        estate: folder with a model (`write_model`) to take instead of the made-up one.
+        estate: folder with a model (`write_model`) to take instead of the made-up one, and its storage and metal.
         traces: PlanetLab-style Parquet file to take the load from instead of making it up.
         variation: scales how much days differ; 0 makes every day the same.
         as_assumed: true rates are what rehearsals assume; otherwise they are drawn, host by host.
@@ -72,6 +84,31 @@ class CloudSpec:
         if self.estate is not None:
             return read_model(Path(self.estate))
         return ClusterModel.from_arrow(*build_estate(self.hosts, self.instances, self.seed, self.zones))
+
+    def storage(self, model: ClusterModel) -> tuple[StorageModel, Floats] | None:
+        """The volumes and their pools at the start, and what the pools give to moves, MB/s; None: there are none."""
+        if self.estate is not None:
+            storage = read_storage(Path(self.estate))
+        else:
+            storage = build_storage(model, _derived(self.seed, _STORAGE))
+        return None if storage is None else (storage, pool_mb_s(storage, _derived(self.seed, _POOLS)))
+
+    def metal(self, model: ClusterModel) -> tuple[BaremetalModel, Floats, Floats] | None:
+        """The metal nodes at the start, and what booting and shutting down takes, s; None: nobody manages them."""
+        if self.estate is not None:
+            metal = read_baremetal(Path(self.estate))
+        else:
+            metal = build_metal(model, _derived(self.seed, _METAL))
+        return None if metal is None else (metal, *power_times(metal.nodes, _derived(self.seed, _POWER)))
+
+    def sensors(self, model: ClusterModel) -> Sensors:
+        """What the estate's sensors show."""
+        return Sensors.of(model, _derived(self.seed, _SENSORS))
+
+    @staticmethod
+    def flavors() -> list[Flavor]:
+        """What the cloud offers beside the flavors of its instances."""
+        return [Flavor(f.name, f.name, f.vcpus, f.memory_mb, f.disk_gb) for f in FLAVORS]
 
     def days(self, instances: int, seed: int | None = None) -> Days:
         """The load; `seed` makes another one of the same kind."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -220,6 +221,15 @@ class World:
         trip.ended(trip)
 
     # -- services, hosts and instances -----------------------------------------------------------------------------
+
+    def put(self, instance: int, host: int, *, running: bool) -> None:
+        """An instance is on a host now, and runs or does not: it was stopped, started or resized. Takes no room."""
+        self.place.host_of[instance], self.running[instance] = host, running
+        self._note_instance(instance)
+
+    def remodel(self, **changes: Any) -> None:
+        """Other states, sizes or flavors of instances from now on; the room they take is the caller's business."""
+        self.model = self.place.model = self.model.with_changes(**changes)
 
     def set_service(self, host: int, *, enabled: bool) -> None:
         """Enable or disable a host for new instances; one that was in standby boots first."""

@@ -11,7 +11,7 @@ from trimtab.platform.model.compute import (
     GroupPolicy,
     InstanceState,
 )
-from trimtab.platform.model.parquet import read_model, write_model
+from trimtab.platform.model.parquet import read_baremetal, read_model, read_storage, write_model
 from trimtab.platform.model.placement import Placement
 from trimtab.platform.model.storage import StorageModel
 
@@ -27,6 +27,8 @@ __all__ = [
     "InstanceState",
     "Placement",
     "StorageModel",
+    "read_baremetal",
     "read_model",
+    "read_storage",
     "write_model",
 ]
