@@ -406,7 +406,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What an action handler may use: the cloud, the cloud's clock, the wall clock, and patience."""
+    """What an action handler may use: the cloud, the cloud's clock, the wall clock, and patience.
+
+    `memory` is what handlers remember for the way back; it lives as long as the process.
+    """
 
     cloud: Driver
     clock: Clock
@@ -414,6 +417,7 @@ class Tools:
     poll_s: float = 5.0
     deadline_s: float = 900.0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 class ActionHandler(Protocol):

@@ -19,7 +19,7 @@ from trimtab.platform.contracts import (
     Volume,
     VolumeType,
 )
-from trimtab.platform.errors import CloudUnavailable
+from trimtab.platform.errors import ActionFailed, CloudError, CloudUnavailable
 
 T = TypeVar("T")
 
@@ -181,6 +181,34 @@ async def patiently(tools: Tools, ask: Callable[[], Awaitable[T]]) -> T:
                 raise
         await tools.clock.sleep(pause)
         pause = longer(tools, pause)
+
+
+async def until_done(tools: Tools, advance: Callable[[], Awaitable[bool]], late: str) -> None:
+    """Look, and ask where that is due, every `poll_s` seconds until `advance` says that it is done.
+
+    Args:
+        tools: clock and patience.
+        advance: one look; True when done, raises when it will never be.
+        late: what is not so when `deadline_s` is over.
+
+    Raises:
+        ActionFailed: the cloud refuses for good, or the deadline is over.
+    """
+    clock, give_up = tools.clock, tools.clock.now() + tools.deadline_s
+    pause, trouble = tools.poll_s, ""
+    while True:
+        try:
+            if await advance():
+                return
+            pause, trouble = tools.poll_s, ""
+        except CloudUnavailable as error:
+            pause, trouble = longer(tools, pause), f": {error}"
+        except CloudError as error:
+            raise ActionFailed(str(error)) from error
+        left = give_up - clock.now()
+        if left <= 0:
+            raise ActionFailed(f"{late} after {tools.deadline_s / 60:g} minutes{trouble}")
+        await clock.sleep(min(until_next_look(tools, pause), left))
 
 
 def longer(tools: Tools, pause: float) -> float:

@@ -255,8 +255,10 @@ class SimulatedCloud:
             CloudConflict: not now: busy, wrong state, the same flavor, a smaller disk, no room anywhere.
         """
         self.now()
-        _or_conflict(self._servers.resize_refusal(self._instance(server_id), self._flavor(flavor)))
-        self._accept("resize", server=server_id, flavor=flavor)
+        row, wanted = self._instance(server_id), self._flavor(flavor)
+        _or_conflict(self._servers.resize_refusal(row, wanted))
+        to = self._world.model.host_name(self._servers.destination(row, wanted))
+        self._accept("resize", server=server_id, flavor=flavor, destination=to)
 
     def confirm_resize(self, server_id: str) -> None:
         """Let a server in VERIFY_RESIZE stay as it is; what it had before is given back.
@@ -317,7 +319,8 @@ class SimulatedCloud:
         if to is None:
             raise CloudNotFound(f"there is no volume type {volume_type}")
         _or_conflict(storage.retype_refusal(row, to))
-        self._accept("retype_volume", volume=volume_id, type=volume_type)
+        pool = storage.pool_after(row, to)
+        self._accept("retype_volume", volume=volume_id, type=volume_type, pool=storage.model.pool_name(pool))
 
     # -- what Ironic answers -----------------------------------------------------------------------------------------
 
@@ -466,13 +469,14 @@ class SimulatedCloud:
             row = self._instance_rows[entry["server"]]
             {"stop": servers.stop, "start": servers.start, "confirm_resize": servers.confirm}[command](row)
         elif command == "resize":
-            servers.resize(self._instance_rows[entry["server"]], self._flavor(entry["flavor"]))
+            to = self._host_rows[entry["destination"]]
+            servers.resize(self._instance_rows[entry["server"]], self._flavor(entry["flavor"]), to)
         elif command == "migrate_volume":
             storage, row = self._volume(entry["volume"])
             storage.migrate(row, _known(storage.pool(entry["pool"])))
         elif command == "retype_volume":
             storage, row = self._volume(entry["volume"])
-            storage.retype(row, _known(storage.type(entry["type"])))
+            storage.retype(row, _known(storage.type(entry["type"])), _known(storage.pool(entry["pool"])))
         elif command == "set_power":
             metal, row = self._node(entry["node"])
             metal.set_power(row, on=entry["on"])

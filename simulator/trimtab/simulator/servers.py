@@ -136,10 +136,10 @@ class Servers:
         )
         return choose_host(resized, row, world.up & world.enabled, world.weights)
 
-    def resize(self, row: int, flavor: Flavor) -> None:
-        """Start a resize that `resize_refusal` has nothing against; ends in VERIFY_RESIZE."""
+    def resize(self, row: int, flavor: Flavor, destination: int) -> None:
+        """Start a resize that `resize_refusal` has nothing against; ends in VERIFY_RESIZE on the host `destination`."""
         world, events = self.world, self.world.events
-        source, destination = int(world.place.host_of[row]), self.destination(row, flavor)
+        source = int(world.place.host_of[row])
         takes = RESIZE_S
         if source != destination:
             takes += float(world.physics.disk_mb[row] / world.physics.nic_mb_s[[source, destination]].min())

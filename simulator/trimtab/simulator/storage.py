@@ -184,17 +184,17 @@ class Storage:
             return busy
         if volume_type == self.type_of[row]:
             return f"volume {self.model.volume_name(row)} is of type {self.model.type_name(volume_type)} already"
-        if self._serves(volume_type, int(self.pool_of[row])) or self.choose(row, volume_type) >= 0:
+        if self.pool_after(row, volume_type) >= 0:
             return None
         return f"no pool of backend {self.model.type_backend[volume_type]} has room for {self.model.volume_name(row)}"
 
-    def retype(self, row: int, volume_type: int) -> None:
-        """Start a change of type that `retype_refusal` has nothing against; it moves the volume where it must."""
+    def retype(self, row: int, volume_type: int, pool: int) -> None:
+        """Start a change of type that `retype_refusal` has nothing against; `pool`: where the volume will be."""
         self._wanted_type[row] = volume_type
         self._note(row, status="retyping")
-        if not self._serves(volume_type, int(self.pool_of[row])):
+        if pool != self.pool_of[row]:
             self._note(row, migration_status="migrating")
-            self._move(row, self.choose(row, volume_type))
+            self._move(row, pool)
             return
         mishap = self._mishaps.pop(row, Mishap())
         self.moving[row] = None
@@ -202,13 +202,16 @@ class Storage:
             at = self.events.now + RETYPE_S * mishap.slower
             self.events.at(at, lambda: self._ended(row, failed=mishap.fails))
 
-    def choose(self, row: int, volume_type: int) -> int:
-        """The possible pool with most free room for a volume of a type, -1 when there is none."""
-        possible = [
-            p
-            for p in range(self.model.pools)
-            if self._serves(volume_type, p) and self.refusal(row, p, volume_type) is None
-        ]
+    def pool_after(self, row: int, volume_type: int) -> int:
+        """Where a volume of another type will be: where it is if that serves the type, else the roomiest possible pool.
+
+        -1 when there is none.
+        """
+        here = int(self.pool_of[row])
+        if self._serves(volume_type, here):
+            return here
+        pools = range(self.model.pools)
+        possible = [p for p in pools if self._serves(volume_type, p) and self.refusal(row, p, volume_type) is None]
         return max(possible, key=lambda p: (float(self.free_gb[p]), -p), default=-1)
 
     def upset(self, row: int, mishap: Mishap) -> None:

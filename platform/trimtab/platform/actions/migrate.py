@@ -237,6 +237,8 @@ class _Journey:
         return frozenset(m.id for m in history if m.status != "running" and (since is None or m.started_at < since))
 
     def _leads_there(self, migration: Migration) -> bool:
+        if migration.kind != "migration":
+            return False
         return self.destination is None or migration.destination == self.destination
 
     def _at_the_end(self, server: Server) -> bool:
