@@ -2,7 +2,8 @@
 
 TrimtabError
 ├── InvalidInput             what was given cannot be used; names the field or row, and the remedy   (HTTP 400)
-│   └── ModelError           rows that do not make a cluster model
+│   ├── ModelError           rows that do not make a cluster model
+│   └── RulesError           rules that nobody can obey or understand
 ├── NotFound                 no such record                                                          (HTTP 404)
 ├── Conflict                 name taken, record claimed by somebody else                             (HTTP 409)
 │   └── IllegalTransition    the state machine has no such edge
@@ -28,6 +29,10 @@ class InvalidInput(TrimtabError):
 
 class ModelError(InvalidInput):
     """Tables that do not make a cluster model."""
+
+
+class RulesError(InvalidInput):
+    """Rules that nobody can obey or understand; the message names the rule, the place in it and the remedy."""
 
 
 class NotFound(TrimtabError):

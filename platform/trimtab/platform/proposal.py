@@ -29,6 +29,13 @@ class Act(NamedTuple):
     host: int = -1
 
 
+class Boot(NamedTuple):
+    """Where an instance that is on no host had best be started; advice, no action: the cloud starts it."""
+
+    instance: int
+    host: int
+
+
 Step = Migrate | Act
 
 
@@ -41,6 +48,7 @@ class Candidate:
     planner: str = "capacity"
     indicators: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what was left out and why: hosts without metrics, instances nobody can hold
+    boots: tuple[Boot, ...] = ()  # counted as done when all moves are; judged with them, no part of a plan
 
     def moves(self) -> Ints:
         """The migrations as rows (instance, destination), [M, 2], in order."""
@@ -48,8 +56,10 @@ class Candidate:
         return np.array(pairs, np.int32).reshape(-1, 2)
 
     def final_host_of(self, model: ClusterModel) -> Ints:
-        """Where every instance is when all moves are done, [V]."""
+        """Where every instance is when all moves are done and boots started, [V]."""
         host_of = model.host_of.copy()
+        for boot in self.boots:
+            host_of[boot.instance] = boot.host
         for instance, destination in self.moves():
             host_of[instance] = destination
         return host_of

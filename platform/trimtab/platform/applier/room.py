@@ -77,5 +77,5 @@ def _expected(model: ClusterModel, action: Action, begun: Sequence[Action]) -> P
             continue
         placement.move(row, to)
         if other.state != ActionState.SUCCEEDED:
-            placement.used[:, source] += model.demand[row]
+            placement.used[:, source] += model.need[row]
     return placement

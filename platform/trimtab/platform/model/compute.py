@@ -7,11 +7,11 @@ object per instance) and row numbers inside. Memory is MB, disk is GB, everywher
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from trimtab.platform.model.placement import Placement
 
 __all__ = [
-    "DISK", "MEMORY", "RESOURCES", "STATES", "VCPU", "Bools", "ClusterModel", "Codes", "Floats", "GroupPolicy",
-    "InstanceState", "Ints",
+    "DISK", "MEMORY", "RESOURCES", "STATES", "VCPU", "Bools", "BoundRule", "ClusterModel", "Codes", "Floats",
+    "GroupPolicy", "InstanceState", "Ints",
 ]  # fmt: skip
 
+T = TypeVar("T")
 VCPU, MEMORY, DISK = 0, 1, 2
 RESOURCES = ("vcpus", "memory_mb", "disk_gb")
 
@@ -82,6 +83,22 @@ class GroupPolicy(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
+class BoundRule(Protocol):
+    """A rule that travels with a model, bound to its rows; `trimtab.platform.rules` knows what it means."""
+
+    def stays(self) -> Ints:
+        """Instances that must not be moved."""
+        ...
+
+    def raises(self, need: Floats) -> None:
+        """Raise what instances need, [V, 3], in place."""
+        ...
+
+    def within(self, model: ClusterModel, hosts: Ints, instances: Ints) -> BoundRule | None:
+        """The rule in a part of the model; new rows of its hosts and instances, -1 for those that are gone."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClusterModel:
     """Hosts H and instances V of one cloud at one moment; frozen: all arrays are read-only.
@@ -122,6 +139,8 @@ class ClusterModel:
     group_names: pa.Array
     group_policy: npt.NDArray[np.int8]
 
+    rules: tuple[BoundRule, ...] = ()
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
@@ -152,8 +171,27 @@ class ClusterModel:
 
     @cached_property
     def movable(self) -> Bools:
-        """Instances that a plan may touch: placed, neither locked nor excluded by scope."""
-        return _frozen((self.host_of >= 0) & ~self.locked & ~self.excluded)
+        """Instances that a plan may touch: placed, not locked, not excluded by scope, not bound to stay by a rule."""
+        may = (self.host_of >= 0) & ~self.locked & ~self.excluded
+        for rule in self.rules:
+            may[rule.stays()] = False
+        return _frozen(may)
+
+    @cached_property
+    def need(self) -> Floats:
+        """What an instance takes on its host, [V, 3]: its demand, or more where a rule wants more kept for it."""
+        need = self.demand.copy() if self.rules else self.demand
+        for rule in self.rules:
+            rule.raises(need)
+        return _frozen(need) if (need > self.demand).any() else self.demand
+
+    def derived(self, name: str, make: Callable[[ClusterModel], T]) -> T:
+        """Something computed from this model alone, made once and kept with it."""
+        kept = self.__dict__.setdefault("_derived", {})
+        if name not in kept:
+            kept[name] = make(self)
+        found: T = kept[name]
+        return found
 
     @cached_property
     def group_members(self) -> tuple[Ints, Ints]:
@@ -175,7 +213,7 @@ class ClusterModel:
         where = self.host_of if host_of is None else host_of
         placed = where >= 0
         at = where[placed]
-        columns = [np.bincount(at, self.demand[placed, r], self.hosts) for r in range(len(RESOURCES))]
+        columns = [np.bincount(at, self.need[placed, r], self.hosts) for r in range(len(RESOURCES))]
         return np.stack(columns, axis=1).astype(np.float64, copy=False)  # bincount of nothing counts in integers
 
     def metadata_of(self, instance: int) -> dict[str, Any]:
@@ -222,6 +260,9 @@ class ClusterModel:
         position[hosts] = np.arange(len(hosts))
         stays = (self.host_of < 0) | keep[self.host_of]
         rows = np.flatnonzero(stays)
+        new_row = np.full(self.instances, -1, np.int32)
+        new_row[rows] = np.arange(len(rows))
+        rules = [rule.within(self, position[:-1], new_row) for rule in self.rules]
         of_host = ("total", "reserved", "ratio", "up", "enabled", "aggregates", "traits")
         of_instance = ("demand", "state", "locked", "excluded", "pinned_zone", "group")
         return self.with_changes(
@@ -235,6 +276,7 @@ class ClusterModel:
             host_of=position[self.host_of[rows]],
             **{name: getattr(self, name)[rows] for name in of_instance},
             **{name: getattr(self, name).take(rows) for name in ("project", "flavor", "metadata", "created")},
+            rules=tuple(rule for rule in rules if rule is not None),
         )
 
     # -- edges -------------------------------------------------------------------------------------------------

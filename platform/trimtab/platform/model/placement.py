@@ -42,7 +42,7 @@ class Placement:
 
     def fits(self, instance: int) -> Bools:
         """Hosts with room for one more such instance, [H]; capacity only, see `rules` for the rest."""
-        need = self.model.demand[instance]
+        need = self.model.need[instance]
         free = self.capacity - self.used
         return (free[0] >= need[0] - ROUNDING) & (free[1] >= need[1] - ROUNDING) & (free[2] >= need[2] - ROUNDING)
 
@@ -57,7 +57,7 @@ class Placement:
     def move(self, instance: int, host: int) -> None:
         """Put an instance on a host (from wherever it is); may exceed capacity: ask `fits` first."""
         source = int(self.host_of[instance])
-        need = self.model.demand[instance]
+        need = self.model.need[instance]
         if source >= 0:
             self.used[:, source] -= need
         if host >= 0:
@@ -69,7 +69,7 @@ class Placement:
         """Take back the last moves."""
         for _ in range(count):
             instance, source, host = self.moves.pop()
-            need = self.model.demand[instance]
+            need = self.model.need[instance]
             if host >= 0:
                 self.used[:, host] -= need
             if source >= 0:

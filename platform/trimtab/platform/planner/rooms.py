@@ -63,7 +63,7 @@ class Rooms:
     """
 
     def __init__(self, model: ClusterModel) -> None:
-        demand = exact(model.demand)
+        demand = exact(model.need)
         used = np.zeros((model.hosts, len(RESOURCES)), np.int64)
         placed = model.host_of >= 0
         np.add.at(used, model.host_of[placed], demand[placed])

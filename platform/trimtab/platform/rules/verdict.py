@@ -1,47 +1,17 @@
-"""Hard rules every plan obeys: capacity, zone, anti-affinity, host state, locked and excluded instances.
-
-`destinations` tells a search where an instance may go; `judge` looks at a finished candidate, whoever made it.
-"""
+"""What a finished candidate would break: the verdict on it, whoever made it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from trimtab.platform.model import RESOURCES, ClusterModel, GroupPolicy, Placement
+from trimtab.platform.model import RESOURCES, ClusterModel, GroupPolicy
 from trimtab.platform.model.compute import Bools, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.proposal import Act, Candidate, Migrate
+from trimtab.platform.rules.book import rulebook
+from trimtab.platform.rules.violations import excess, group_name
 
 MOST_REASONS = 20
-
-
-def destinations(placement: Placement, instance: int, receivers: Bools | None = None) -> Bools:
-    """Hosts that may receive an instance now, [H]: room, receiving, its zone, its server group; never where it is.
-
-    Args:
-        placement: who is where at this point of the search.
-        instance: row of the instance.
-        receivers: hosts that take instances at all; the model's usable ones unless a strategy enables more.
-    """
-    model = placement.model
-    ok = placement.fits(instance) & (model.usable if receivers is None else receivers)
-    if placement.host_of[instance] >= 0:
-        ok[placement.host_of[instance]] = False
-    if (zone := model.pinned_zone[instance]) >= 0:
-        ok &= model.zone.codes == zone
-    group = int(model.group[instance])
-    if group >= 0:
-        start, rows = model.group_members
-        peers = rows[start[group] : start[group + 1]]
-        taken = placement.host_of[peers[(peers != instance) & (placement.host_of[peers] >= 0)]]
-        policy = model.group_policy[group]
-        if policy == GroupPolicy.ANTI_AFFINITY:
-            ok[taken] = False
-        elif policy == GroupPolicy.AFFINITY and len(taken):
-            only = np.zeros(model.hosts, bool)
-            only[taken] = True
-            ok &= only
-    return ok
 
 
 def judge(model: ClusterModel, candidate: Candidate) -> list[str]:
@@ -67,7 +37,8 @@ def judge(model: ClusterModel, candidate: Candidate) -> list[str]:
         if len(reasons) > MOST_REASONS:
             break
     else:
-        reasons += [*_over_capacity(model, place), *_groups_broken(model, place)]
+        reasons += _of_boots(model, candidate, receives, place)
+        reasons += [*_over_capacity(model, place), *_groups_broken(model, place), *_rules_broken(model, place)]
     return reasons if len(reasons) <= MOST_REASONS else [*reasons[:MOST_REASONS], "and more"]
 
 
@@ -109,6 +80,25 @@ def _of_move(model: ClusterModel, move: Migrate, receives: Bools, place: Ints) -
     return found
 
 
+def _of_boots(model: ClusterModel, candidate: Candidate, receives: Bools, place: Ints) -> list[str]:
+    """What speaks against starting instances where the candidate says; puts them there."""
+    found: list[str] = []
+    for instance, host in candidate.boots:
+        if not 0 <= instance < model.instances or not 0 <= host < model.hosts:
+            found.append(f"start of row {instance} on row {host}: no such row in the model")
+            continue
+        name, there = model.instance_name(instance) or model.instance_id(instance), model.host_name(host)
+        zone = int(model.pinned_zone[instance])
+        if place[instance] >= 0:
+            found.append(f"instance {name} is on a host already and cannot be started on {there}")
+        if not receives[host]:
+            found.append(f"host {there} is down or disabled and cannot receive {name}")
+        if zone >= 0 and model.zone.codes[host] != zone:
+            found.append(f"instance {name} is bound to zone {model.zone.names[zone]}; host {there} is not in it")
+        place[instance] = host
+    return found
+
+
 def _over_capacity(model: ClusterModel, place: Ints) -> list[str]:
     before, after = model.used(), model.used(place)
     worse = (after > model.capacity + ROUNDING) & (after > before + ROUNDING)
@@ -141,7 +131,22 @@ def _groups_broken(model: ClusterModel, place: Ints) -> list[str]:
     worse = np.flatnonzero(groups_broken(model, place) > groups_broken(model, model.host_of))
     policies = list(GroupPolicy)
     return [
-        f"server group {model.group_names[int(g)].as_py() or model.group_ids[int(g)].as_py()} "
-        f"({policies[model.group_policy[g]].wire}) would be broken"
+        f"server group {group_name(model, int(g))} ({policies[model.group_policy[g]].wire}) would be broken"
         for g in worse
     ]
+
+
+def _rules_broken(model: ClusterModel, place: Ints) -> list[str]:
+    if not model.rules:
+        return []
+    book = rulebook(model)
+    before, after = excess(model, book, model.host_of), excess(model, book, place)
+    return [f"rule {book.rules[n].label} would be broken" for n in np.flatnonzero(after > before + ROUNDING)]
+
+
+def preferences_missed(model: ClusterModel, place: Ints) -> Ints:
+    """How many members of each soft server group are where it would rather not have them, [G]; never a refusal."""
+    hard = {GroupPolicy.SOFT_AFFINITY: GroupPolicy.AFFINITY, GroupPolicy.SOFT_ANTI_AFFINITY: GroupPolicy.ANTI_AFFINITY}
+    # -1 is no policy at all: only the soft groups count, as if they were hard.
+    policy = np.array([hard.get(one, -1) for one in GroupPolicy], np.int8)[model.group_policy]
+    return groups_broken(model.with_changes(group_policy=policy), place)
