@@ -484,7 +484,7 @@ def test_a_wire_migration_among_the_acts_is_planned_like_any_move() -> None:
         (Migrate(7, 0), "row 7 to row 0: the model has 2 instances and 2 hosts"),
         (Migrate(0, 9), "row 0 to row 9"),
         (Act(SERVICE, "s9", {"state": "enabled"}, host=9), "of host row 9: the model has 2 hosts; name one of them"),
-        (Act("nop", "a", {"resource_id": "b"}), "resource_id is 'b' but the action's own is 'a'"),
+        (Act(SERVICE, "a", {"resource_id": "b"}), "resource_id is 'b' but the action's own is 'a'"),
     ],
 )
 def test_impossible_steps_are_named(step: Step, message: str) -> None:

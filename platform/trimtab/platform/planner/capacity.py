@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trimtab.platform.errors import PlanError
 from trimtab.platform.model import ClusterModel
@@ -34,12 +34,22 @@ def plan_capacity(model: ClusterModel, candidate: Candidate, limits: Limits) -> 
     Raises:
         PlanError: the candidate wants moves and none of its steps can be done, or names no row of the model.
     """
+    planned, notes = safe_jobs(model, candidate)
+    return Plan(actions_of(model, in_order(planned)), notes)
+
+
+def safe_jobs(model: ClusterModel, candidate: Candidate) -> tuple[list[Job], tuple[str, ...]]:
+    """The jobs that can be done, each with the parents safety needs, parents first; and what there is to say.
+
+    Raises:
+        PlanError: as `plan_capacity`.
+    """
     steps = understood(model, candidate.steps)
     sequencer = _sequenced(model, steps)
     if steps and not sequencer.planned and any(job.fate is Fate.LEFT_OUT for job in sequencer.jobs):
         reasons = "; ".join(_notes(model, sequencer.jobs)[:3])
         raise PlanError(f"none of the {len(sequencer.jobs)} steps can be done safely: {reasons}")
-    return Plan(_actions(model, sequencer.planned), (*candidate.notes, *_notes(model, sequencer.jobs)))
+    return sequencer.planned, (*candidate.notes, *_notes(model, sequencer.jobs))
 
 
 def _sequenced(model: ClusterModel, steps: Sequence[Step]) -> Sequencer:
@@ -71,10 +81,11 @@ def _sequenced(model: ClusterModel, steps: Sequence[Step]) -> Sequencer:
     return sequencer
 
 
-def _actions(model: ClusterModel, planned: Sequence[Job]) -> tuple[PlannedAction, ...]:
-    """Planned jobs as actions: those that the longest chains wait for first, then in the candidate's order.
+def in_order(planned: Sequence[Job], urgency: Callable[[Job], float] | None = None) -> list[Job]:
+    """Jobs of the lowest urgency first, then in the candidate's order; parents before all. Takes parents first.
 
-    An applier with limits starts what is ready in the order of the list (Hu's rule: highest level first).
+    Without `urgency` those that the longest chains wait for go first: an applier with limits starts what is ready in
+    the order of the list (Hu's rule: highest level first).
     """
     height = dict.fromkeys(planned, 0)
     children: dict[Job, list[Job]] = {job: [] for job in planned}
@@ -82,22 +93,33 @@ def _actions(model: ClusterModel, planned: Sequence[Job]) -> tuple[PlannedAction
         for parent in job.parents:
             height[parent] = max(height[parent], height[job] + 1)
             children[parent].append(job)
+    first = {job: -height[job] if urgency is None else urgency(job) for job in planned}
     missing = {job: len(job.parents) for job in planned}
-    heap = [(-height[job], job.rank, job.number, job) for job in planned if not missing[job]]
+    heap = [(first[job], job.rank, job.number, job) for job in planned if not missing[job]]
     heapq.heapify(heap)
-    position: dict[Job, int] = {}
-    actions: list[PlannedAction] = []
+    order: list[Job] = []
     while heap:
         job = heapq.heappop(heap)[-1]
-        parents = tuple(sorted(position[parent] for parent in job.parents))
-        room_of = tuple(sorted(position[parent] for parent in job.room_of))
-        position[job] = len(actions)
-        actions.append(_action(model, job, parents, room_of))
+        order.append(job)
         for child in children[job]:
             missing[child] -= 1
             if not missing[child]:
-                heapq.heappush(heap, (-height[child], child.rank, child.number, child))
-    return tuple(actions)
+                heapq.heappush(heap, (first[child], child.rank, child.number, child))
+    return order
+
+
+def actions_of(model: ClusterModel, order: Sequence[Job]) -> tuple[PlannedAction, ...]:
+    """Jobs as actions in the order given, in which every parent comes first."""
+    position = {job: n for n, job in enumerate(order)}
+    return tuple(
+        _action(
+            model,
+            job,
+            tuple(sorted(position[parent] for parent in job.parents)),
+            tuple(sorted(position[parent] for parent in job.room_of)),
+        )
+        for job in order
+    )
 
 
 def _action(model: ClusterModel, job: Job, parents: tuple[int, ...], room_of: tuple[int, ...]) -> PlannedAction:
