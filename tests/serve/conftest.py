@@ -21,13 +21,17 @@ from trimtab.platform.engine import Frozen, Parts, serve_audits
 from trimtab.platform.planner import PLANNERS
 from trimtab.platform.plugins import load
 from trimtab.platform.settings import Settings
+from trimtab.platform.snapshot import Snapshot
 from trimtab.platform.store.measurements import Measurements
-from trimtab.platform.store.port import StorePort
+from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.platform.store.state import Store
+from trimtab.platform.store.sweeps import Sweeps
+from trimtab.serve import whatif_engine
 from trimtab.serve.app import create_app
 from trimtab.serve.compose import sync_catalogue
 from trimtab.serve.figures import cluster_figures
-from trimtab.serve.resources import Backend
+from trimtab.serve.resources import Backend, WhatIfParts
+from trimtab.serve.whatif_command import here
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver, local_call
 from trimtab.simulator.rehearse import rehearse
@@ -61,6 +65,7 @@ class Whole:
     cloud: SimulatedCloud
     collector: Collector
     parts: Parts
+    files: SweepsPort
 
     async def post(self, path: str, body: Any) -> dict[str, Any]:
         answer = await self.http.post(path, json=body)
@@ -131,12 +136,25 @@ async def whole(
     async def model_table(_: str) -> bytes | None:
         return None
 
-    app = create_app(Backend(port, settings, audit_created, plan_started, cluster, model_table))
+    files = SweepsPort.direct(Sweeps(folder / "whatifs"))
+    sweeps = asyncio.Event()
+
+    async def snapshot() -> Snapshot:
+        return await collector.freeze([], [])
+
+    async def whatif_changed() -> None:
+        sweeps.set()
+
+    if working:
+        sweeping = whatif_engine.Parts(port, files, here)
+        tasks.append(asyncio.create_task(whatif_engine.serve_whatifs(sweeping, sweeps, idle_s=0.05)))
+    whatifs = WhatIfParts(files, snapshot, whatif_changed)
+    app = create_app(Backend(port, settings, audit_created, plan_started, cluster, model_table, whatifs))
     transport = httpx.ASGITransport(app)
     headers = {"OpenStack-API-Version": "infra-optim latest"}
     async with httpx.AsyncClient(transport=transport, base_url="http://trimtab:9322", headers=headers) as http:
         try:
-            yield Whole(http, store, cloud, collector, parts)
+            yield Whole(http, store, cloud, collector, parts, files)
         finally:
             for task in tasks:
                 task.cancel()

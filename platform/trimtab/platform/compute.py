@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 from trimtab.platform.contracts import Ran
@@ -55,7 +55,7 @@ RunBatch = Callable[[Sequence[Any]], Awaitable[list[Ran]]]
 
 async def in_batches(
     run: RunBatch, items: Sequence[Any], lanes: int, batch_s: float = 1.0
-) -> AsyncIterator[list[tuple[int, Ran]]]:
+) -> AsyncGenerator[list[tuple[int, Ran]], None]:
     """Run many items in batches of about `batch_s` seconds, `lanes` at a time; yields what ends, as it ends.
 
     The size of a batch follows what the last ones took. When a worker is lost its items are tried again one by one;

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trimtab.platform.errors import CloudError, Conflict, DatasourceError, InvalidInput, NotFound, TrimtabError
 from trimtab.platform.records import Action, ActionPlan, Audit
 from trimtab.platform.states import MACHINES
-from trimtab.serve import action_plans, audit_templates, audits, catalogue
+from trimtab.serve import action_plans, audit_templates, audits, catalogue, whatifs
 from trimtab.serve.resources import Backend, Base, Wired
 from trimtab.serve.wire import HIGHEST, LOWEST, Body, Version, VersionError, negotiate
 
@@ -34,7 +34,8 @@ STATUS: tuple[tuple[type[TrimtabError], int], ...] = (
 )
 DESCRIPTION = (
     "Trimtab simulates and optimises OpenStack clouds. The resources under /v1 have the shapes of OpenStack Watcher's "
-    "API; /v1/audits/{audit}/candidates, /v1/action_plans/{uuid}/effect, /v1/cluster and /metrics are Trimtab's own."
+    "API; /v1/audits/{audit}/candidates, /v1/action_plans/{uuid}/effect, /v1/whatifs, /v1/cluster and "
+    "/metrics are Trimtab's own."
 )
 
 UNVERSIONED = frozenset({"docs", "metrics", "openapi.json", "redoc"})
@@ -46,7 +47,7 @@ def create_app(backend: Backend) -> FastAPI:
     """The whole application over a backend; plain ASGI, to be served by Ray Serve or driven by a test client."""
     app = FastAPI(title="Trimtab", version=str(HIGHEST), description=DESCRIPTION, redirect_slashes=False)
     app.state.backend = backend
-    for part in (router, catalogue.router, audit_templates.router, audits.router, action_plans.router):
+    for part in (router, catalogue.router, audit_templates.router, audits.router, action_plans.router, whatifs.router):
         app.include_router(part)
     app.add_middleware(Microversions)
     app.add_exception_handler(TrimtabError, _known_error)

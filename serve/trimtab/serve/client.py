@@ -53,7 +53,7 @@ class Client:
         return answer.content
 
     def all(self, collection: str, *, detail: bool = False, **filters: Any) -> list[Body]:
-        """All objects of a collection (goals, strategies, audit_templates, audits, action_plans, actions)."""
+        """All objects of a collection (goals, strategies, audit_templates, audits, action_plans, actions, whatifs)."""
         path = f"/v1/{collection}/detail" if detail else f"/v1/{collection}"
         found: list[Body] = []
         query: Mapping[str, Any] = {name: value for name, value in filters.items() if value is not None}
@@ -69,11 +69,11 @@ class Client:
         return self.request("GET", f"/v1/{collection}/{ident}")
 
     def create(self, collection: str, body: Body) -> Body:
-        """Create an audit template or an audit."""
+        """Create an audit template, an audit or a what-if."""
         return self.request("POST", f"/v1/{collection}", json=body)
 
     def delete(self, collection: str, ident: str) -> None:
-        """Delete an audit template, an audit or a plan."""
+        """Delete an audit template, an audit, a plan or a what-if (one that has not ended is cancelled instead)."""
         self.request("DELETE", f"/v1/{collection}/{ident}")
 
     def candidates(self, audit: str) -> list[Body]:
@@ -125,6 +125,41 @@ class Client:
         """One table of the cluster model (nodes, instances, server_groups) as Parquet."""
         return self.request("GET", f"/v1/cluster/model/{name}")
 
+    def create_whatif(self, scenario: Body) -> Body:
+        """Start a sweep; without a base it is about the running cloud as it is now."""
+        return self.request("POST", "/v1/whatifs", json=scenario)
+
+    def cells(self, whatif: str, **filters: Any) -> list[Body]:
+        """Finished cells of a sweep; filters: topology, load, policy, seed, sort_key, sort_dir, limit."""
+        query = {name: value for name, value in filters.items() if value is not None}
+        found: list[Body] = []
+        while True:
+            page = self.request("GET", f"/v1/whatifs/{whatif}/cells", params=query)
+            found += page["cells"]
+            if "next" not in page or filters.get("limit") is not None:
+                return found
+            query["marker"] = found[-1]["key"]
+
+    def cell_series(self, whatif: str, key: str) -> dict[str, list[Any]]:
+        """The series of one cell, column by column."""
+        return self.request("GET", f"/v1/whatifs/{whatif}/cells/{key}/series")["columns"]
+
+    def whatif_report(self, whatif: str, x: str = "energy_kwh", y: str = "overload_min") -> str:
+        """The report of a sweep, as HTML."""
+        content: bytes = self.request("GET", f"/v1/whatifs/{whatif}/report", params={"x": x, "y": y})
+        return content.decode()
+
+    def cancel_whatif(self, whatif: str) -> Body:
+        """Cancel a sweep that has not ended; what is finished stays to be read.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        if (state := self.show("whatifs", whatif)["state"]) in ENDED:
+            raise Conflict(f"what-if {whatif} is {state} already: delete it to remove its results")
+        self.delete("whatifs", whatif)
+        return self.show("whatifs", whatif)
+
     def wait(
         self,
         collection: str,
@@ -134,7 +169,7 @@ class Client:
         every_s: float = 0.2,
         seen: Callable[[Body], None] | None = None,
     ) -> Body:
-        """Wait until an audit or a plan has ended; `seen` gets every look.
+        """Wait until an audit, a plan or a what-if has ended; `seen` gets every look.
 
         Raises:
             TrimtabError: it has not ended in time.

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,9 +35,11 @@ from trimtab.platform.runtime import actors
 from trimtab.platform.runtime.compute import RayCompute
 from trimtab.platform.schema import parameters_spec
 from trimtab.platform.settings import Settings
+from trimtab.platform.snapshot import Snapshot
 from trimtab.platform.store.measurements import Measurements
-from trimtab.platform.store.port import StorePort
+from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.platform.store.state import Store
+from trimtab.platform.store.sweeps import Sweeps
 from trimtab.serve.effects import settle
 from trimtab.serve.figures import cluster_figures
 from trimtab.serve.warm import warm_worker
@@ -65,7 +67,11 @@ def build_state(settings: Settings) -> Mapping[str, Any]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     store = Store(settings.data_dir / "trimtab.duckdb")
     sync_catalogue(store)
-    return {"store": store, "measurements": Measurements(settings.data_dir / "metrics")}
+    return {
+        "store": store,
+        "measurements": Measurements(settings.data_dir / "metrics"),
+        "sweeps": Sweeps(settings.data_dir / "whatifs"),
+    }
 
 
 def sync_catalogue(store: Store) -> None:
@@ -164,6 +170,24 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
     )
 
 
+def build_whatifs(settings: Settings) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
+    """What runs sweeps: their files through the state actor, their cells on the cluster."""
+    from trimtab.platform.runtime.cells import on_cluster
+    from trimtab.serve import whatif_engine
+    from trimtab.simulator.whatif.cell_run import run_cell
+
+    state = _actor("state")
+    parts = whatif_engine.Parts(
+        store=StorePort(actors.call_of(state, "store")),
+        files=SweepsPort(actors.call_of(state, "sweeps")),
+        runner=partial(on_cluster, run_cell, deadline_s=settings.whatif_deadline_s),
+        hostname=settings.hostname,
+        owner=f"whatifs@{settings.hostname}:{os.getpid()}",
+        lease_s=settings.lease_s,
+    )
+    return partial(whatif_engine.serve_whatifs, parts)
+
+
 class RemoteRecorder:
     """`collector.Recorder` over the state actor."""
 
@@ -185,9 +209,9 @@ class RemoteRecorder:
 
 def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[None]]) -> Backend:
     """What the HTTP layer works with."""
-    from trimtab.serve.resources import Backend
+    from trimtab.serve.resources import Backend, WhatIfParts
 
-    engine, model = _actor("engine"), _actor("model")
+    engine, model, whatifs = _actor("engine"), _actor("model"), _actor("whatifs")
 
     async def audit_created() -> None:
         engine.wake.remote()
@@ -204,6 +228,12 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
     async def model_table(name: str) -> bytes | None:
         return await from_model(model.table, name)
 
+    async def snapshot() -> Snapshot:
+        return (await actors.freeze_through(model, [], [], [])).snapshot
+
+    async def whatif_changed() -> None:
+        whatifs.wake.remote()
+
     return Backend(
         store=StorePort(actors.call_of(_actor("state"), "store")),
         settings=settings,
@@ -211,6 +241,7 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
         plan_started=plan_started,
         cluster=cluster,
         model_table=model_table,
+        whatifs=WhatIfParts(SweepsPort(actors.call_of(_actor("state"), "sweeps")), snapshot, whatif_changed),
     )
 
 
@@ -283,7 +314,8 @@ def deploy(settings: Settings) -> Running:
     cloud = actors.start(actors.Cloud, partial(build_cloud, settings))
     model = actors.start(actors.Model, partial(build_model, settings), retries=3)
     engine = actors.start(actors.Engine, partial(build_engine, settings), retries=3)
-    pings = [actor.ping.remote() for actor in (state, cloud, model, engine)]
+    whatifs = actors.start(actors.WhatIfs, partial(build_whatifs, settings), retries=3)
+    pings = [actor.ping.remote() for actor in (state, cloud, model, engine, whatifs)]
     serve.start(
         proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
     )
@@ -325,7 +357,7 @@ def shutdown() -> None:
     stop_ray: Any = ray.shutdown  # untyped
     if APPLICATION in _serving():
         serve.delete(APPLICATION)  # replicas end in order; Serve itself ends with Ray
-    for name in ("engine", "model", "cloud", "state"):
+    for name in ("whatifs", "engine", "model", "cloud", "state"):
         try:
             ray.kill(_actor(name))
         except TrimtabError:

@@ -22,8 +22,18 @@ from trimtab.platform.records import (
     Strategy,
 )
 from trimtab.platform.settings import Settings
-from trimtab.platform.store.port import StorePort
+from trimtab.platform.snapshot import Snapshot
+from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.serve import wire
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIfParts:
+    """What /v1/whatifs works with: the files, the cloud as last collected, and who to tell of something new."""
+
+    files: SweepsPort
+    snapshot: Callable[[], Awaitable[Snapshot]]
+    wake: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,7 @@ class Backend:
     plan_started: Callable[[str], Awaitable[None]]
     cluster: Callable[[], Awaitable[Mapping[str, Any]]]
     model_table: Callable[[str], Awaitable[bytes | None]]  # Parquet of nodes, instances or server_groups
+    whatifs: WhatIfParts
 
 
 def backend(request: Request) -> Backend:

@@ -32,6 +32,17 @@ def rehearse_once() -> None:
     rehearse(Snapshot(model, cloud.now()), plan, Limits(), 0)
 
 
+def whatif_once() -> None:
+    """Run a tiny cell of a what-if: loads (or compiles) the kernels of the closed loop."""
+    from trimtab.simulator.whatif.cell_run import Ground, run_cell
+    from trimtab.simulator.whatif.reading import read_sweep
+
+    axes = {"policy": [{"name": "warm", "strategy": "workload_stabilization"}]}
+    base = {"hosts": 4, "instances": 8}
+    sweep = read_sweep({"base": base, "axes": axes, "horizon_h": 2, "past_h": 2, "series": True})
+    run_cell(Ground(sweep.scenario, sweep.origin), sweep.cells[0])
+
+
 def main() -> None:
     """Compile and cache on disk everything that is compiled at first use."""
     begin = time.perf_counter()
@@ -39,6 +50,7 @@ def main() -> None:
 
     warm()
     rehearse_once()
+    whatif_once()
     import matplotlib as mpl
 
     mpl.use("svg")

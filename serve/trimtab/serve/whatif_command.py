@@ -8,8 +8,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,15 @@ class Folder:
         return self.done, self.failed
 
 
-async def here(ground: Ground, cells: Sequence[Cell]) -> AsyncIterator[list[tuple[int, Ran]]]:
+async def here(ground: Ground, cells: Sequence[Cell]) -> AsyncGenerator[list[tuple[int, Ran]], None]:
     """Run cells in this process, one after the other."""
 
     async def batch(some: Sequence[Cell]) -> list[Ran]:
         return await asyncio.to_thread(run_batch, run_cell, ground, some, "here")
 
-    async for ended in in_batches(batch, cells, lanes=1):
-        yield ended
+    async with aclosing(in_batches(batch, cells, lanes=1)) as batches:
+        async for ended in batches:
+            yield ended
 
 
 def check(path: Path, settings: Settings, console: Console) -> None:
@@ -179,7 +180,7 @@ def runner_of(options: Options, settings: Settings) -> Iterator[engine.Runner]:
         changes["num_cpus"] = options.workers
     local_ray.start(settings.ray.model_copy(update=changes), "trimtab-whatif")
 
-    def cluster(ground: Ground, cells: Sequence[Cell]) -> AsyncIterator[list[tuple[int, Ran]]]:
+    def cluster(ground: Ground, cells: Sequence[Cell]) -> AsyncGenerator[list[tuple[int, Ran]], None]:
         return on_cluster(run_cell, ground, cells, lanes=options.workers, deadline_s=settings.whatif_deadline_s)
 
     stop: Any = ray.shutdown  # untyped

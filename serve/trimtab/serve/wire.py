@@ -18,6 +18,7 @@ from trimtab.platform.records import (
     Goal,
     Record,
     Strategy,
+    WhatIf,
 )
 
 Body = dict[str, Any]
@@ -270,6 +271,21 @@ class Resource:
         return short
 
 
+def _whatif(row: WhatIf, _: Related) -> Body:
+    return {
+        "name": row.name,
+        "state": row.state,
+        "status_message": row.status_message,
+        "cells_total": row.cells_total,
+        "cells_done": row.cells_done,
+        "cells_failed": row.cells_failed,
+        "seconds_left": row.seconds_left,
+        "started_at": aware(row.started_at),
+        "finished_at": aware(row.finished_at),
+        "scenario": row.scenario,
+    }
+
+
 _BY_GOAL = ("goal_uuid", "goal_name")
 _BY_STRATEGY = ("strategy_uuid", "strategy_name")
 
@@ -326,6 +342,14 @@ ACTIONS = Resource(
     _action,
     "Action",
     sort_keys=("action_plan_uuid",),
+)
+
+WHATIFS = Resource(
+    "whatifs",
+    WhatIf,
+    ("name", "state", "cells_total", "cells_done", "cells_failed", "seconds_left"),
+    _whatif,
+    "WhatIf",
 )
 
 UUID = re.compile(r"^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$")

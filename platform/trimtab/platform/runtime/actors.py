@@ -29,6 +29,7 @@ NAMESPACE = "trimtab"
 # Questions that may be asked again when the actor died while it was answering; everything else is reported.
 REPEATABLE = frozenset(
     {"get", "find", "list", "count", "claimable", "events", "claim", "renew", "sync_catalogue", "samples", "aggregate"}
+    | {"keep_origin", "origin", "begin", "add", "counts", "table", "series", "page"}
 )
 PATIENCE_S = 60.0
 
@@ -258,6 +259,21 @@ class Engine(Looping):
 
     def wake(self) -> None:
         """There is a new audit."""
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+
+class WhatIfs(Looping):
+    """Runs what-if sweeps; their cells are tasks on the cluster. Started again, it goes on where it was."""
+
+    concurrency = 4
+
+    def __init__(self, build: Callable[[], Callable[[asyncio.Event], Coroutine[Any, Any, None]]]) -> None:
+        super().__init__()
+        self._wake = asyncio.Event()
+        self._start(build()(self._wake))
+
+    def wake(self) -> None:
+        """There is a new sweep, or one was cancelled."""
         self._loop.call_soon_threadsafe(self._wake.set)
 
 

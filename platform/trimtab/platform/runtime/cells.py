@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import ray
@@ -60,9 +61,10 @@ async def on_cluster(
     *,
     lanes: int | None = None,
     deadline_s: float = 600.0,
-) -> AsyncIterator[list[tuple[int, Ran]]]:
+) -> AsyncGenerator[list[tuple[int, Ran]], None]:
     """`function(shared, cell)` for all cells, as `compute.in_batches` does it, on as many CPUs as the cluster has."""
     cpus = await asyncio.to_thread(cluster_cpus)
     run: RunBatch = RayCells(function, shared, deadline_s)
-    async for ended in in_batches(run, cells, min(lanes or cpus, cpus)):
-        yield ended
+    async with aclosing(in_batches(run, cells, min(lanes or cpus, cpus))) as batches:
+        async for ended in batches:
+            yield ended

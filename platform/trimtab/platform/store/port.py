@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import pyarrow as pa
 
 from trimtab.platform.records import (
     Action,
@@ -23,6 +25,7 @@ from trimtab.platform.store.transaction import Move
 if TYPE_CHECKING:
     from trimtab.platform.store.catalogue import Synced
     from trimtab.platform.store.state import Store
+    from trimtab.platform.store.sweeps import Sweeps
 
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=Claimable)
@@ -229,3 +232,65 @@ class StorePort:
     async def close(self) -> None:
         """See `Store.close`."""
         await self._call("close", (), {})
+
+
+class SweepsPort:
+    """Asks the one owner of what-if files; methods mean what those of `Sweeps` mean."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    @classmethod
+    def direct(cls, sweeps: Sweeps) -> SweepsPort:
+        """A port to files of this process; calls run in place."""
+
+        async def call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return getattr(sweeps, method)(*args, **kwargs)
+
+        return cls(call)
+
+    async def keep_origin(self, uuid: str, tables: Mapping[str, pa.Table]) -> None:
+        """See `Sweeps.keep_origin`."""
+        await self._call("keep_origin", (uuid, tables), {})
+
+    async def origin(self, uuid: str) -> dict[str, pa.Table]:
+        """See `Sweeps.origin`."""
+        return await self._call("origin", (uuid,), {})
+
+    async def begin(self, uuid: str, wanted: Collection[str]) -> set[str]:
+        """See `Sweeps.begin`."""
+        return await self._call("begin", (uuid, wanted), {})
+
+    async def add(self, uuid: str, rows: pa.Table, series: Mapping[str, pa.Table]) -> tuple[int, int]:
+        """See `Sweeps.add`."""
+        return await self._call("add", (uuid, rows, series), {})
+
+    async def counts(self, uuid: str) -> tuple[int, int]:
+        """See `Sweeps.counts`."""
+        return await self._call("counts", (uuid,), {})
+
+    async def table(self, uuid: str) -> pa.Table | None:
+        """See `Sweeps.table`."""
+        return await self._call("table", (uuid,), {})
+
+    async def series(self, uuid: str, key: str) -> pa.Table | None:
+        """See `Sweeps.series`."""
+        return await self._call("series", (uuid, key), {})
+
+    async def page(
+        self,
+        uuid: str,
+        where: Mapping[str, Any],
+        *,
+        limit: int,
+        marker: str | None = None,
+        sort_key: str = "key",
+        sort_dir: str = "asc",
+    ) -> list[Json]:
+        """See `Sweeps.page`."""
+        paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir}
+        return await self._call("page", (uuid, where), paging)
+
+    async def remove(self, uuid: str) -> None:
+        """See `Sweeps.remove`."""
+        await self._call("remove", (uuid,), {})

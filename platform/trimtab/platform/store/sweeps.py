@@ -43,6 +43,7 @@ class Sweeps:
         """See `Results.begin`."""
         with self._lock:
             self._cells.pop(uuid, None)
+            self._of(uuid).mkdir(exist_ok=True)
             return Results(self._of(uuid)).begin(wanted)
 
     def add(self, uuid: str, rows: pa.Table, series: Mapping[str, pa.Table]) -> tuple[int, int]:

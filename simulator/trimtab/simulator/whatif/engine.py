@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from trimtab.simulator.whatif.cells import Cell
 from trimtab.simulator.whatif.reading import Sweep
 
 # Runs cells somewhere; yields (position, result) of those that have ended.
-Runner = Callable[[Ground, Sequence[Cell]], AsyncIterator[list[tuple[int, Ran]]]]
+Runner = Callable[[Ground, Sequence[Cell]], AsyncGenerator[list[tuple[int, Ran]], None]]
 
 
 class Keeper(Protocol):
@@ -40,7 +41,7 @@ class Progress(NamedTuple):
 
 async def run_sweep(
     sweep: Sweep, keeper: Keeper, runner: Runner, clock: Callable[[], float]
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress, None]:
     """Compute the cells that are not there yet; yields at the start and after every batch, when it is kept.
 
     Args:
@@ -56,11 +57,12 @@ async def run_sweep(
     yield Progress(len(keys), done, failed, len(there), None if todo else 0.0)
     begin, computed = clock(), 0
     first: tuple[float, int] | None = None  # when the first batch ended: starting workers is no measure
-    async for ended in runner(Ground(sweep.scenario, sweep.origin), todo):
-        done, failed = await keeper.add(*finished(todo, ended))
-        computed += len(ended)
-        now = clock()
-        since, before = first or (begin, 0)
-        first = first or (now, computed)
-        left = (len(todo) - computed) * (now - since) / max(computed - before, 1)
-        yield Progress(len(keys), done, failed, len(there), left)
+    async with aclosing(runner(Ground(sweep.scenario, sweep.origin), todo)) as batches:
+        async for ended in batches:
+            done, failed = await keeper.add(*finished(todo, ended))
+            computed += len(ended)
+            now = clock()
+            since, before = first or (begin, 0)
+            first = first or (now, computed)
+            left = (len(todo) - computed) * (now - since) / max(computed - before, 1)
+            yield Progress(len(keys), done, failed, len(there), left)

@@ -43,7 +43,7 @@ def read_scenario(source: Path | str | dict[str, Any], *, files: bool = True) ->
         InvalidScenario: every fault with its path.
     """
     raw, folder = raw_scenario(source)
-    scenario, faults = _validated(raw, folder, files=files)
+    scenario, faults = _validated(completed(raw), folder, files=files)
     if scenario is None or faults:
         raise InvalidScenario(faults)
     return scenario
@@ -70,7 +70,7 @@ def read_sweep(
         InvalidScenario: every fault with its path: of form, and of what is not there in the base.
     """
     raw, folder = raw_scenario(source)
-    raw = {**raw, **(changes or {})}
+    raw = completed({**raw, **(changes or {})})
     scenario, faults = _validated(raw, folder, files=files)
     size = _size(raw)
     if size > most_cells:
@@ -90,6 +90,24 @@ def read_sweep(
     if scenario is None or faults:
         raise InvalidScenario(faults)
     return Sweep(scenario, begin, cells_of(scenario, begin.fingerprint))
+
+
+def completed(raw: dict[str, Any]) -> dict[str, Any]:
+    """A scenario with the sources of its loads: a named trace, else the record where the base is the running cloud."""
+    base, axes = raw.get("base"), raw.get("axes", {})
+    if not isinstance(axes, Mapping):
+        return raw
+    usual = "history" if isinstance(base, Mapping) and base.get("kind") == "cloud" else "generated"
+    points = axes.get("load", [{"name": "recorded" if usual == "history" else "generated"}])
+    if not isinstance(points, list | tuple):
+        return raw
+    loads = [
+        {"source": "trace" if point.get("trace") is not None else usual, **point}
+        if isinstance(point, Mapping)
+        else point
+        for point in points
+    ]
+    return {**raw, "axes": {**axes, "load": loads}}
 
 
 def _validated(raw: Mapping[str, Any], folder: Path, *, files: bool) -> tuple[Scenario | None, list[str]]:
