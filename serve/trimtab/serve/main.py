@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from trimtab.platform.errors import TrimtabError
 from trimtab.platform.settings import Settings
+from trimtab.serve.backtest_command import backtest
 from trimtab.serve.client import Client
 from trimtab.serve.show import actions_table, candidates_table
 
@@ -49,6 +50,7 @@ whatifs = typer.Typer(
     help="Sweep a scenario: topologies x loads x policies x seeds. `trimtab whatif FILE` runs it.",
     no_args_is_help=True,
 )
+app.command()(backtest)
 app.add_typer(audits, name="audit")
 app.add_typer(plans, name="plan")
 app.add_typer(snapshots, name="snapshot")

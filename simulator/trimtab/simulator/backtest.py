@@ -71,7 +71,7 @@ class Record:
         measured = np.isfinite(own)
         if not measured.any():
             raise InvalidInput(
-                "the record holds no sample of any instance of the model: give another time or the metrics of this model"
+                "the record holds no sample of any instance of the model: give another time, or metrics of this model"
             )
         should = burns_cpu(model)
         typical = np.where(measured, own, own[measured].mean(dtype=np.float64)).astype(np.float32)
@@ -166,7 +166,8 @@ class Backtest:
                     "slatah": score.slatah,
                     "pdm": score.pdm,
                     "moved_gib": score.moved_gib,
-                    "cpu_sd_pp": score.cpu_sd_pp,
+                    "cpu_sd_mean_pp": _mean(outcome.series, "cpu_sd_pp"),
+                    "power_mean_w": _mean(outcome.series, "power_w"),
                     "rules_broken": float(score.rules_broken),
                     **outcome.figures,
                     "failures": list(outcome.failures),
@@ -211,6 +212,10 @@ class Backtest:
                 "arrived": column(lambda m: m.arrived, pa.bool_()),
             }
         )
+
+
+def _mean(series: pa.Table | None, name: str) -> float | None:
+    return None if series is None else float(np.mean(series[name].to_numpy()))
 
 
 def backtest(
