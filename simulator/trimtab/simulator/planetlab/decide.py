@@ -17,68 +17,76 @@ from trimtab.simulator.planetlab.fleet import HOST_NETWORK, VM_NETWORK, Floats, 
 from trimtab.simulator.planetlab.flow import append, watts_at
 from trimtab.simulator.planetlab.rules import IQR, LR, LRR, MAD, Flags
 from trimtab.simulator.planetlab.select import pick
-from trimtab.simulator.planetlab.state import WINDOW, Bools, State
+from trimtab.simulator.planetlab.state import WINDOW, Bools, Records, State
+
+TRIED = np.dtype(
+    [
+        ("demand", np.float64),  # MIPS, not capped
+        ("free", np.float64),  # MIPS not asked for
+        ("used", np.float64),  # MIPS allocated
+        ("memory", np.float64),  # MB free
+        ("base", np.float64),  # W that the power with one VM more is compared with
+        ("length", np.int64),  # samples of history that count
+        ("residents", np.int64),
+        ("last", np.int64),  # latest appended, -1: none
+        ("over", np.bool_),  # overloaded
+        ("asleep", np.bool_),  # switched off
+    ],
+    align=True,
+)
 
 
 class WhatIf(NamedTuple):
-    """The what-if placement: hosts [H], and what was appended to their lists."""
+    """The what-if placement: sums of hosts, and what was appended to their lists."""
 
-    demand: Floats  # [H] MIPS, not capped
-    free: Floats  # [H] MIPS not asked for
-    used: Floats  # [H] MIPS allocated
-    memory: Floats  # [H] MB free
-    base: Floats  # [H] W that the power with one VM more is compared with
-    length: Ints  # [H] samples of history that count
+    host: Records  # [H] of TRIED
     tail: Floats  # [H, window] history, newest last
-    residents: Ints  # [H]
-    over: Bools  # [H] overloaded
-    asleep: Bools  # [H] switched off
     off: Bools  # [V] taken off an overloaded host
-    last: Ints  # [H] latest appended, -1: none
     added: Ints  # [4V] VM
     earlier: Ints  # [4V] appended before
     candidates: Ints  # [H] in the order of hosts
     work: Floats  # scratch
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def place_first(s: State, rules: Flags, best_fit: bool) -> int:
     """Place every VM with its nominal size; returns the first that fits nowhere, or -1.
 
     First fit, or the host whose power grows least; the power before is that at no use, or that of the placement so far.
     """
-    hosts = len(s.total)
-    free, memory, network = s.total.copy(), s.host_memory.copy(), np.full(hosts, HOST_NETWORK)
-    placed = np.zeros(hosts)
-    for v in range(len(s.mips)):
+    hosts = len(s.host)
+    free, memory, network, placed = np.empty(hosts), np.empty(hosts), np.full(hosts, HOST_NETWORK), np.zeros(hosts)
+    for host in range(hosts):
+        free[host], memory[host] = s.host[host].total, s.host[host].memory
+    for v in range(len(s.vm)):
         best, least = -1, np.inf
         for host in range(hosts):
-            fits = s.core[host] >= s.mips[v] and free[host] >= s.mips[v]
-            if not (fits and memory[host] >= s.memory[v] and network[host] >= VM_NETWORK):
+            fits = s.host[host].core >= s.vm[v].mips and free[host] >= s.vm[v].mips
+            if not (fits and memory[host] >= s.vm[v].memory and network[host] >= VM_NETWORK):
                 continue
             if not best_fit:
                 best = host
                 break
             before = 0.0
             if rules.power_against_measured:
-                before = s.watts[s.kind[host], 0]
-            elif s.residents[host] > 0:
-                before = watts_at(s, s.kind[host], placed[host] / s.total[host])
-            more = watts_at(s, s.kind[host], (placed[host] + s.mips[v]) / s.total[host]) - before
+                before = s.watts[s.host[host].kind, 0]
+            elif s.host[host].residents > 0:
+                before = watts_at(s, s.host[host].kind, placed[host] / s.host[host].total)
+            more = watts_at(s, s.host[host].kind, (placed[host] + s.vm[v].mips) / s.host[host].total) - before
             if more < least:
                 best, least = host, more
         if best < 0:
             return v
-        free[best] -= s.mips[v]
-        placed[best] += s.mips[v]
-        memory[best] -= s.memory[v]
+        free[best] -= s.vm[v].mips
+        placed[best] += s.vm[v].mips
+        memory[best] -= s.vm[v].memory
         network[best] -= VM_NETWORK
-        s.home[v] = best
+        s.vm[v].home = best
         append(s, best, v)
     return -1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def decide(
     s: State, rules: Flags, detection: int, selection: int, parameter: float, tick: int, movers: Ints, targets: Ints
 ) -> tuple[int, int]:
@@ -94,19 +102,19 @@ def decide(
         movers: VMs that migrate, [2V], filled in.
         targets: hosts, [2V], filled in.
     """
-    hosts, vms = len(s.total), len(s.mips)
+    hosts, vms = len(s.host), len(s.vm)
     w = what_if(s, rules, detection, tick)
     count_over = 0
     for host in range(hosts):
-        if s.residents[host] > 0:
+        if s.host[host].residents > 0:
             add_up(s, w, host, tick)
             if is_over(s, w, rules, detection, parameter, host):
-                w.over[host] = True
+                w.host[host].over = True
                 count_over += 1
     taken, many = np.empty(vms, np.int64), 0
     list_of = np.empty(vms, np.int64)
     for host in range(hosts):
-        while w.over[host]:
+        while w.host[host].over:
             count = residents_of(s, w, host, list_of)
             if count == 0:
                 break
@@ -123,34 +131,25 @@ def decide(
     return moves, count_over
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def what_if(s: State, rules: Flags, detection: int, tick: int) -> WhatIf:
     """A what-if copy in which nothing has been tried."""
-    hosts, vms = len(s.total), len(s.mips)
+    hosts, vms = len(s.host), len(s.vm)
     window = 0
     if detection == LR or detection == LRR:  # noqa: PLR1714
         window = min(tick, 10)
     elif detection == IQR or detection == MAD:  # noqa: PLR1714
         window = min(tick, WINDOW)
-    base = s.power.copy()
-    asleep = s.used == 0
-    if not rules.unused_is_off:
-        asleep = s.residents == 0
-    if not rules.power_against_measured:
-        base[:] = 0.0
+    tried = np.zeros(hosts, TRIED)
+    for host in range(hosts):
+        now, own = s.host[host], tried[host]
+        own.free, own.memory, own.residents, own.last = now.total, now.memory, now.residents, -1
+        own.base = now.power if rules.power_against_measured else 0.0
+        own.asleep = now.used == 0 if rules.unused_is_off else now.residents == 0
     return WhatIf(
-        np.zeros(hosts),
-        s.total.copy(),
-        np.zeros(hosts),
-        s.host_memory.copy(),
-        base,
-        np.zeros(hosts, np.int64),
+        tried,
         np.zeros((hosts, window)),
-        s.residents.copy(),
-        np.zeros(hosts, np.bool_),
-        asleep,
         np.zeros(vms, np.bool_),
-        np.full(hosts, -1, np.int64),
         np.empty(4 * vms, np.int64),
         np.empty(4 * vms, np.int64),
         np.empty(hosts, np.int64),
@@ -158,17 +157,17 @@ def what_if(s: State, rules: Flags, detection: int, tick: int) -> WhatIf:
     )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def residents_of(s: State, w: WhatIf, host: int, out: Ints) -> int:
     """What-if VMs of a host in the order of arrival; returns how many."""
     count = 0
-    node = s.head[host]
+    node = s.host[host].head
     while node >= 0:
         if not w.off[node]:
             out[count] = node
             count += 1
         node = s.after[node]
-    first, entry = count, w.last[host]
+    first, entry = count, w.host[host].last
     while entry >= 0:
         out[count] = w.added[entry]
         count += 1
@@ -177,26 +176,26 @@ def residents_of(s: State, w: WhatIf, host: int, out: Ints) -> int:
     return count
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def add_up(s: State, w: WhatIf, host: int, tick: int) -> None:
     """Sums of a host without the VMs taken off, before anything is appended."""
-    total, core, kind = s.total[host], s.core[host], s.kind[host]
+    total, core, kind = s.host[host].total, s.host[host].core, s.host[host].kind
     window = w.tail.shape[1]
     demand, free, used, fits, length, count = 0.0, total, 0.0, True, 0, 0
-    memory = s.host_memory[host]
+    memory = s.host[host].memory
     tail = w.tail[host]
     tail[:] = 0.0
-    node = s.head[host]
+    node = s.host[host].head
     while node >= 0:
         if not w.off[node]:
-            ask = min(s.demand[node], core)
-            demand += s.demand[node]
+            ask = min(s.vm[node].demand, core)
+            demand += s.vm[node].demand
             if fits and free >= ask:
                 free -= ask
             elif ask > 0:
                 fits = False
             used += ask
-            memory -= s.memory[node]
+            memory -= s.vm[node].memory
             length = max(length, known(s, node, tick))
             weight = s.weight[kind, node]
             for n in range(window):
@@ -206,83 +205,85 @@ def add_up(s: State, w: WhatIf, host: int, tick: int) -> None:
     if not fits:
         free = 0.0
         part, used = total / used, 0.0
-        node = s.head[host]
+        node = s.host[host].head
         while node >= 0:
             if not w.off[node]:
-                ask = min(s.demand[node], core) * part
+                ask = min(s.vm[node].demand, core) * part
                 used += np.floor(ask)
             node = s.after[node]
-    w.demand[host], w.free[host], w.used[host], w.length[host] = demand, free, used, length
-    w.memory[host], w.residents[host] = memory, count
+    w.host[host].demand, w.host[host].free, w.host[host].used, w.host[host].length = demand, free, used, length
+    w.host[host].memory, w.host[host].residents = memory, count
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def known(s: State, v: int, tick: int) -> int:
     """Samples of history up to the oldest that is not zero, at most the window."""
     first = max(tick - WINDOW, 0)
     return max(tick - s.next_busy[v, first], 0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def is_over(s: State, w: WhatIf, rules: Flags, detection: int, parameter: float, host: int) -> bool:
     """Is a host overloaded in the what-if placement?"""
-    share = w.demand[host] / s.total[host]
-    return overloaded(detection, parameter, rules.unweighted_regression, share, w.tail[host], w.length[host], w.work)
+    share = w.host[host].demand / s.host[host].total
+    return overloaded(
+        detection, parameter, rules.unweighted_regression, share, w.tail[host], w.host[host].length, w.work
+    )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def stays_well(
     s: State, w: WhatIf, rules: Flags, detection: int, parameter: float, tick: int, host: int, v: int, trial: Floats
 ) -> bool:
     """Would a host not be overloaded with one VM more?"""
-    share = (w.demand[host] + s.demand[v]) / s.total[host]
+    share = (w.host[host].demand + s.vm[v].demand) / s.host[host].total
     window = len(trial)
-    weight = s.weight[s.kind[host], v]
+    weight = s.weight[s.host[host].kind, v]
     for n in range(window):
         trial[n] = w.tail[host, n] + weight[tick - window + n]
-    length = max(w.length[host], known(s, v, tick))
+    length = max(w.host[host].length, known(s, v, tick))
     return not overloaded(detection, parameter, rules.unweighted_regression, share, trial, length, w.work)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def find_host(
     s: State, w: WhatIf, rules: Flags, detection: int, parameter: float, tick: int, v: int, count: int, trial: Floats
 ) -> tuple[int, float]:
     """Candidate whose power grows least with the VM, and by how much; -1: none. The first of equals."""
-    demand, memory = s.demand[v], s.memory[v] if rules.memory_binds else -np.inf
+    demand, memory = s.vm[v].demand, s.vm[v].memory if rules.memory_binds else -np.inf
     best, least = -1, np.inf
     for n in range(count):
         host = w.candidates[n]
-        if w.free[host] < demand or s.core[host] < demand or w.memory[host] < memory:
+        if w.host[host].free < demand or s.host[host].core < demand or w.host[host].memory < memory:
             continue
-        more = watts_at(s, s.kind[host], (w.used[host] + demand) / s.total[host]) - w.base[host]
+        more = watts_at(s, s.host[host].kind, (w.host[host].used + demand) / s.host[host].total) - w.host[host].base
         if more < least:
-            occupied = w.used[host] != 0 if rules.unused_is_off else w.residents[host] > 0
+            occupied = w.host[host].used != 0 if rules.unused_is_off else w.host[host].residents > 0
             if occupied and not stays_well(s, w, rules, detection, parameter, tick, host, v, trial):
                 continue
             best, least = host, more
     return best, least
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def take(s: State, w: WhatIf, rules: Flags, tick: int, host: int, v: int, entry: int) -> None:
     """Append a VM to a what-if host."""
-    demand, window = s.demand[v], w.tail.shape[1]
-    w.added[entry], w.earlier[entry], w.last[host] = v, w.last[host], entry
-    w.demand[host] += demand
-    w.free[host] -= demand
-    w.used[host] += demand
-    w.memory[host] -= s.memory[v]
-    w.length[host] = max(w.length[host], known(s, v, tick))
-    w.residents[host] += 1
-    weight = s.weight[s.kind[host], v]
+    demand, window = s.vm[v].demand, w.tail.shape[1]
+    w.added[entry], w.earlier[entry], w.host[host].last = v, w.host[host].last, entry
+    w.host[host].demand += demand
+    w.host[host].free -= demand
+    w.host[host].used += demand
+    w.host[host].memory -= s.vm[v].memory
+    w.host[host].length = max(w.host[host].length, known(s, v, tick))
+    w.host[host].residents += 1
+    weight = s.weight[s.host[host].kind, v]
     for n in range(window):
         w.tail[host, n] += weight[tick - window + n]
     if not rules.power_against_measured:
-        w.base[host] = watts_at(s, s.kind[host], w.used[host] / s.total[host])
+        w.host[host].base = watts_at(s, s.host[host].kind, w.host[host].used / s.host[host].total)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def relieve(
     s: State,
     w: WhatIf,
@@ -299,15 +300,15 @@ def relieve(
 
     Of the empty hosts of a kind only the first can be the best, so only that one is looked at.
     """
-    hosts, kinds = len(s.total), len(s.watts)
+    hosts, kinds = len(s.host), len(s.watts)
     trial = np.empty(w.tail.shape[1])
     count = 0
     for host in range(hosts):
-        if not w.over[host] and w.residents[host] > 0:
+        if not w.host[host].over and w.host[host].residents > 0:
             w.candidates[count] = host
             count += 1
-        if not rules.power_against_measured and w.residents[host] > 0:
-            w.base[host] = watts_at(s, s.kind[host], w.used[host] / s.total[host])
+        if not rules.power_against_measured and w.host[host].residents > 0:
+            w.host[host].base = watts_at(s, s.host[host].kind, w.host[host].used / s.host[host].total)
     first_empty = np.zeros(kinds, np.int64)
     moves = 0
     for n in range(many):
@@ -315,19 +316,19 @@ def relieve(
         best, least = find_host(s, w, rules, detection, parameter, tick, v, count, trial)
         for kind in range(kinds):
             host = first_empty[kind]
-            while host < hosts and (s.kind[host] != kind or w.residents[host] > 0 or w.over[host]):
+            while host < hosts and (s.host[host].kind != kind or w.host[host].residents > 0 or w.host[host].over):
                 host += 1
             first_empty[kind] = host
-            if host == hosts or s.core[host] < s.demand[v] or s.total[host] < s.demand[v]:
+            if host == hosts or s.host[host].core < s.vm[v].demand or s.host[host].total < s.vm[v].demand:
                 continue
-            if rules.memory_binds and s.host_memory[host] < s.memory[v]:
+            if rules.memory_binds and s.host[host].memory < s.vm[v].memory:
                 continue
-            more = watts_at(s, kind, s.demand[v] / s.total[host]) - w.base[host]
+            more = watts_at(s, kind, s.vm[v].demand / s.host[host].total) - w.host[host].base
             if more < least or (more == least and host < best):
                 best, least = host, more
         if best < 0:
             continue
-        if w.residents[best] == 0:
+        if w.host[best].residents == 0:
             at = np.searchsorted(w.candidates[:count], best)
             w.candidates[at + 1 : count + 1] = w.candidates[at:count].copy()
             w.candidates[at] = best
@@ -338,7 +339,7 @@ def relieve(
     return moves
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def empty_out(
     s: State,
     w: WhatIf,
@@ -355,33 +356,34 @@ def empty_out(
 
     A host that cannot be emptied as a whole stays as it is, but takes nothing any more.
     """
-    hosts = len(s.total)
+    hosts = len(s.host)
     window = w.tail.shape[1]
     trial = np.empty(window)
-    no_source = w.over | w.asleep
+    no_source = np.zeros(hosts, np.bool_)
     if not rules.targets_may_be_emptied:
         for n in range(moves):
             no_source[targets[n]] = True
     count = 0
+    usage = np.empty(hosts)
     for host in range(hosts):
-        if not w.over[host] and not w.asleep[host]:
+        if not w.host[host].over and not w.host[host].asleep:
             w.candidates[count] = host
+            usage[count] = min(s.host[host].used / s.host[host].total, 1.0)
             count += 1
-    sources = w.candidates[:count].copy()
-    usage = np.minimum(s.used[sources] / s.total[sources], 1.0)
-    sources = sources[np.argsort(usage, kind="mergesort")]
-    kept = np.empty((7, 64))
+    order = np.argsort(usage[:count], kind="mergesort")
+    sources = w.candidates[:count][order]
+    kept = np.zeros(64, TRIED)
     kept_tail = np.empty((64, window))
     for source in sources:
-        if no_source[source] or s.used[source] / s.total[source] >= 1 or w.residents[source] == 0:
+        if no_source[source] or s.host[source].used / s.host[source].total >= 1 or w.host[source].residents == 0:
             continue
         at = np.searchsorted(w.candidates[:count], source)
         w.candidates[at : count - 1] = w.candidates[at + 1 : count].copy()
         count -= 1
         many = residents_of(s, w, source, list_of)
         by_demand(s, list_of, many)
-        if many > kept.shape[1]:
-            kept = np.empty((7, 2 * many))
+        if many > len(kept):
+            kept = np.zeros(2 * many, TRIED)
             kept_tail = np.empty((2 * many, window))
         done = 0
         for n in range(many):
@@ -389,13 +391,15 @@ def empty_out(
             best, _ = find_host(s, w, rules, detection, parameter, tick, v, count, trial)
             if best < 0:
                 break
-            keep(w, best, done, kept, kept_tail)
+            kept[n] = w.host[best]
+            kept_tail[n] = w.tail[best]
             take(s, w, rules, tick, best, v, moves + n)
             movers[moves + n], targets[moves + n] = v, best
             done += 1
         if done < many:
             for n in range(done - 1, -1, -1):
-                put_back(w, targets[moves + n], n, kept, kept_tail)
+                w.host[targets[moves + n]] = kept[n]
+                w.tail[targets[moves + n]] = kept_tail[n]
         else:
             for n in range(many):
                 no_source[targets[moves + n]] = True
@@ -403,29 +407,12 @@ def empty_out(
     return moves
 
 
-@njit(cache=True)
-def keep(w: WhatIf, host: int, at: int, kept: Floats, kept_tail: Floats) -> None:
-    """Remember the sums of a host before it takes a VM."""
-    kept[0, at], kept[1, at], kept[2, at], kept[3, at] = w.demand[host], w.free[host], w.used[host], w.memory[host]
-    kept[4, at], kept[5, at], kept[6, at] = w.base[host], w.length[host], w.last[host]
-    kept_tail[at] = w.tail[host]
-
-
-@njit(cache=True)
-def put_back(w: WhatIf, host: int, at: int, kept: Floats, kept_tail: Floats) -> None:
-    """Undo the latest `take` of a host."""
-    w.demand[host], w.free[host], w.used[host], w.memory[host] = kept[0, at], kept[1, at], kept[2, at], kept[3, at]
-    w.base[host], w.length[host], w.last[host] = kept[4, at], int(kept[5, at]), int(kept[6, at])
-    w.tail[host] = kept_tail[at]
-    w.residents[host] -= 1
-
-
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def by_demand(s: State, vms: Ints, count: int) -> None:
     """Sort by demand, largest first; equals keep their order."""
     for n in range(1, count):
         v, at = vms[n], n
-        while at > 0 and s.demand[vms[at - 1]] < s.demand[v]:
+        while at > 0 and s.vm[vms[at - 1]].demand < s.vm[v].demand:
             vms[at] = vms[at - 1]
             at -= 1
         vms[at] = v

@@ -20,7 +20,7 @@ ENOUGH = 12  # samples for IQR and MAD
 REGRESSED = 10  # samples for LR and LRR
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def overloaded(
     detection: int, parameter: float, plain_line: bool, share: float, tail: Floats, length: int, work: Floats
 ) -> bool:
@@ -47,7 +47,7 @@ def overloaded(
     return share > parameter
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def spread_of(detection: int, tail: Floats, length: int, work: Floats) -> float:
     """Interquartile range, or median absolute deviation, of the newest samples."""
     first = len(tail) - length
@@ -65,7 +65,7 @@ def spread_of(detection: int, tail: Floats, length: int, work: Floats) -> float:
     return median(work, length)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def sort(values: Floats, length: int) -> None:
     """Insertion sort of the first `length` values: there are at most thirty."""
     for n in range(1, length):
@@ -76,7 +76,7 @@ def sort(values: Floats, length: int) -> None:
         values[at] = value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def median(values: Floats, length: int) -> float:
     """Of sorted values; between the middle two where their number is even."""
     half = length // 2
@@ -85,7 +85,7 @@ def median(values: Floats, length: int) -> float:
     return values[half - 1] + 0.5 * (values[half] - values[half - 1])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def ahead(tail: Floats, robust: bool, plain_line: bool, work: Floats) -> float:
     """What a line through the newest ten samples says for the next one."""
     first = len(tail) - REGRESSED
@@ -110,7 +110,7 @@ def ahead(tail: Floats, robust: bool, plain_line: bool, work: Floats) -> float:
     return start + slope * (REGRESSED + 1)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def plain_ahead(tail: Floats, first: int) -> float:
     """Ordinary least squares with running means, in the order of arithmetic the reference has."""
     mean_x = mean_y = sum_x = sum_y = sum_xx = sum_xy = 0.0
@@ -130,7 +130,7 @@ def plain_ahead(tail: Floats, first: int) -> float:
     return (sum_y - slope * sum_x) / REGRESSED + slope * (REGRESSED + 1.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def weighted_line(tail: Floats, first: int, weights: Floats) -> tuple[float, float]:
     """Weighted least squares over x = 1..10: value at x = 0 and slope; flat where less than two weights count."""
     total = mean_x = mean_y = 0.0
@@ -149,7 +149,7 @@ def weighted_line(tail: Floats, first: int, weights: Floats) -> tuple[float, flo
     return mean_y - slope * mean_x, slope
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def scratch() -> Floats:
     """Room for one verdict."""
     return np.empty(30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -107,8 +108,8 @@ def simulate(
     energy = run.full_power_j * fleet.watts[fleet.kind, -1] / max(fleet.watts[fleet.kind, -1].sum(), 1e-9)
     return Run(
         figures,
-        run.state.home.copy(),
-        energy if policy.name == "NPA" else run.state.energy.copy(),
+        run.state.vm["home"].copy(),
+        energy if policy.name == "NPA" else run.state.host["energy"].copy(),
         time.process_time() - began,
     )
 
@@ -125,6 +126,7 @@ class _Run:
         self.migrations, self.full_power_j = 0, 0.0
         self.movers, self.targets = (np.empty(2 * len(fleet.mips), np.int64) for _ in range(2))
         self.duration = fleet.memory / MEMORY_MB_PER_S
+        self.durations = [float(lasts) for lasts in np.unique(self.duration)]
 
     def place(self) -> None:
         wrong = place_first(self.state, self.flags, self.policy.moves)
@@ -163,44 +165,33 @@ class _Run:
 
     def start(self, now: float, movers: Ints, targets: Ints) -> None:
         self.migrations += len(movers)
-        begin(self.state, self.flags, now, movers, targets)
-        # The second migration of a VM in one tick hangs on its third node.
-        nodes = movers + len(self.fleet.mips) * (1 + _earlier(movers))
+        nodes = begin(self.state, self.flags, now, movers, targets)
         duration = self.duration[movers]
-        for lasts in np.unique(duration):
-            these = duration == lasts
-            work = movers[these], nodes[these], targets[these]
-            self.events.at(now + float(lasts), lambda work=work: self.finish(*work))  # type: ignore[misc]
+        for lasts in self.durations:
+            these = np.flatnonzero(duration == lasts)
+            if len(these):
+                work = movers[these], nodes[these], targets[these]
+                self.events.at(now + lasts, partial(self.finish, *work))
 
     def finish(self, movers: Ints, nodes: Ints, targets: Ints) -> None:
         now = self.events.now
-        self.full_update(now)
-        end(self.state, self.flags, now, movers, nodes, targets)
+        end(self.state, self.flags, now, now - self.updated_at, movers, nodes, targets)
+        self.updated_at = now
 
     def glance(self, now: float, over: int, movers: Ints, targets: Ints) -> Tick:
         s = self.state
-        there = s.home >= 0
+        there = s.vm["home"] >= 0
         energy = (self.full_power_j or float(s.sums[ENERGY])) / J_PER_KWH
-        active, demand = int((s.used > 0).sum()), float(s.demand[there].sum())
+        active, demand = int((s.host["used"] > 0).sum()), float(s.vm["demand"][there].sum())
         return Tick(self.number, now, active, int(there.sum()), energy, demand, over, movers, targets)
-
-
-def _earlier(movers: Ints) -> Ints:
-    """How many times each VM stands earlier in the list."""
-    order = np.argsort(movers, kind="stable")
-    ranked = movers[order]
-    again = np.zeros(len(movers), np.int64)
-    if len(movers) > 1:
-        again[order[1:]] = ranked[1:] == ranked[:-1]
-    return again
 
 
 def figures_of(s: State, policy: Policy, migrations: int, full_power_j: float) -> Figures:
     """Metrics of a closed state; Beloglazov and Buyya, CCPE 24(13), 2012, section 6.2."""
     energy = (full_power_j if policy.name == "NPA" else float(s.sums[ENERGY])) / J_PER_KWH
-    active, asked = float(s.active_s.sum()), float(s.asked.sum())
-    slatah = float(s.short_s.sum()) / active if active else 0.0
-    pdm = float(s.lost.sum()) / asked if asked else 0.0
+    active, asked = float(s.host["active_s"].sum()), float(s.vm["asked"].sum())
+    slatah = float(s.host["short_s"].sum()) / active if active else 0.0
+    pdm = float(s.vm["lost"].sum()) / asked if asked else 0.0
     count, downs = float(s.sums[SHORT_COUNT]), float(s.sums[DOWN_COUNT])
     return Figures(
         energy_kwh=energy,
@@ -209,7 +200,7 @@ def figures_of(s: State, policy: Policy, migrations: int, full_power_j: float) -
         pdm=pdm,
         slav=slatah * pdm,
         esv=energy * slatah * pdm,
-        overall=(asked - float(s.given.sum())) / asked if asked else 0.0,
+        overall=(asked - float(s.vm["given"].sum())) / asked if asked else 0.0,
         average=float(s.sums[SHORT_SUM]) / count if count else 0.0,
         shutdowns=int(downs),
         mean_up_s=float(s.sums[DOWN_SUM]) / downs if downs else 0.0,

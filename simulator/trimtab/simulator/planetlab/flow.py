@@ -12,114 +12,118 @@ from trimtab.simulator.planetlab.rules import Flags
 from trimtab.simulator.planetlab.state import DOWN_COUNT, DOWN_SUM, ENERGY, SHORT_COUNT, SHORT_SUM, Bools, State
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def watts_at(s: State, kind: int, share: float) -> float:
     """Power of a host of that kind, W; see `specpower.watts`, here with the slopes at hand."""
     tens = min(share, 1.0) * 10
     lower = int(tens)
     if tens == lower:
         return s.watts[kind, lower]
-    return s.watts[kind, lower] + s.slope[kind, lower] * (share - lower / 10) * 100
+    return s.watts[kind, lower] + s.slope[kind, lower] * (share - s.tenth[lower]) * 100
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def append(s: State, host: int, node: int) -> None:
     """Put a node at the end of a host's list."""
-    last = s.tail[host]
+    last = s.host[host].tail
     s.before[node], s.after[node] = last, -1
     if last >= 0:
         s.after[last] = node
     else:
-        s.head[host] = node
-    s.tail[host] = node
-    s.residents[host] += 1
+        s.host[host].head = node
+    s.host[host].tail = node
+    s.host[host].residents += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def remove(s: State, host: int, node: int) -> None:
     """Take a node out of a host's list."""
     ahead, behind = s.before[node], s.after[node]
     if ahead >= 0:
         s.after[ahead] = behind
     else:
-        s.head[host] = behind
+        s.host[host].head = behind
     if behind >= 0:
         s.before[behind] = ahead
     else:
-        s.tail[host] = ahead
-    s.residents[host] -= 1
+        s.host[host].tail = ahead
+    s.host[host].residents -= 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def measure_demand(s: State, time: float) -> None:
     """Demand of every VM that is still there, MIPS."""
-    first = int(math.floor(time / 300.0))
-    last = int(math.ceil(time / 300.0))
-    span = max((last - first) * 300.0, 1.0)
+    first = math.floor(time / 300.0)
     late = time - first * 300.0
-    for v in range(len(s.mips)):
-        share = s.share[first, v]
-        if last > first:
-            share += (s.share[last, v] - share) / span * late
-        s.demand[v] = share * s.mips[v]
+    for v in range(len(s.vm)):
+        s.vm[v].demand = (s.share[first, v] + s.step[first, v] * late) * s.vm[v].mips
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def vm_of(node: int, vms: int) -> int:
+    """VM of a node; a division would take longer."""
+    if node >= 2 * vms:
+        return node - 2 * vms
+    return node - vms if node >= vms else node
+
+
+@njit(cache=True, error_model="numpy")
 def note_vm(s: State, v: int, time: float, given: float, moving: bool) -> None:
     """A new entry closes the one before; one of the same time replaces it."""
-    at = s.vm_at[v]
+    at = s.vm[v].at
     if at >= 0 and at != time:
-        span, had, wanted = time - at, s.vm_given[v], s.vm_asked[v]
-        s.given[v] += had * span
-        s.asked[v] += wanted * span
+        span, had, wanted = time - at, s.vm[v].had, s.vm[v].wanted
+        s.vm[v].given += had * span
+        s.vm[v].asked += wanted * span
         if had < wanted:
             s.sums[SHORT_SUM] += (wanted - had) / wanted
             s.sums[SHORT_COUNT] += 1
-            if s.vm_moving[v]:
-                s.lost[v] += (wanted - had) * span
-    s.vm_at[v], s.vm_given[v], s.vm_asked[v], s.vm_moving[v] = time, given, s.demand[v], moving
+            if s.vm[v].moving:
+                s.vm[v].lost += (wanted - had) * span
+    s.vm[v].at, s.vm[v].had, s.vm[v].wanted, s.vm[v].moving = time, given, s.vm[v].demand, moving
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def note_switch(s: State, host: int) -> None:
     """The latest entry of a host is final: was that a switch on or off?"""
-    at, active = s.host_at[host], s.host_active[host]
-    if s.was_active[host] and not active:
+    at, active = s.host[host].at, s.host[host].active
+    if s.host[host].was_active and not active:
         s.sums[DOWN_COUNT] += 1
-        s.sums[DOWN_SUM] += at - s.on_since[host]
-    elif active and not s.was_active[host]:
-        s.on_since[host] = at
-    s.was_active[host] = active
+        s.sums[DOWN_SUM] += at - s.host[host].on_since
+    elif active and not s.host[host].was_active:
+        s.host[host].on_since = at
+    s.host[host].was_active = active
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def note_host(s: State, host: int, time: float, active: bool, short: bool) -> None:
     """As `note_vm`, for a host."""
-    at = s.host_at[host]
+    at = s.host[host].at
     if at >= 0 and at != time:
         note_switch(s, host)
-        if s.host_active[host]:
-            s.active_s[host] += time - at
-            if s.host_short[host]:
-                s.short_s[host] += time - at
-    s.host_at[host], s.host_active[host], s.host_short[host] = time, active, short
+        if s.host[host].active:
+            s.host[host].active_s += time - at
+            if s.host[host].short:
+                s.host[host].short_s += time - at
+    s.host[host].at, s.host[host].active, s.host[host].short = time, active, short
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def settle(s: State, rules: Flags, host: int, time: float) -> None:
     """Share out the MIPS of one host and record it.
 
     A VM asks its demand, at most one core; where it is only arriving, a tenth. A VM that is leaving gets nine tenths.
     If not all fits, everybody gets the same part of what was asked.
     """
-    vms = len(s.mips)
-    total, core = s.total[host], s.core[host]
+    vms = len(s.vm)
+    total, core = s.host[host].total, s.host[host].core
     free, wanted, fits = total, 0.0, True
-    node = s.head[host]
+    node = s.host[host].head
     while node >= 0:
-        ask = min(s.demand[node % vms], core)
-        if node >= vms:
-            ask *= 0.1
+        if node < vms:
+            ask = min(s.vm[node].demand, core)
+        else:
+            ask = min(s.vm[vm_of(node, vms)].demand, core) * 0.1
         if fits and free >= ask:
             free -= ask
         elif ask > 0:
@@ -128,10 +132,10 @@ def settle(s: State, rules: Flags, host: int, time: float) -> None:
         node = s.after[node]
     part = 1.0 if fits else total / wanted
     used, requested, short = 0.0, 0.0, not fits and wanted > total * (1 + 1e-9)
-    node = s.head[host]
+    node = s.host[host].head
     while node >= 0:
-        v = node % vms
-        demand = s.demand[v]
+        v = vm_of(node, vms)
+        demand = s.vm[v].demand
         give = min(demand, core)
         if node >= vms:
             give *= 0.1
@@ -143,24 +147,24 @@ def settle(s: State, rules: Flags, host: int, time: float) -> None:
             short = short or demand > core
             if not fits:
                 give *= part
-            if s.leaving[v]:
+            if s.vm[v].leaving:
                 give *= 0.9
             if not fits and rules.whole_mips:
                 give = math.floor(give)
-            note_vm(s, v, time, give, s.leaving[v])
-            if s.leaving[v]:
+            note_vm(s, v, time, give, s.vm[v].leaving)
+            if s.vm[v].leaving:
                 give /= 0.9
         used += give
         requested += demand
         node = s.after[node]
-    s.used[host] = used
+    s.host[host].used = used
     share = used / total
-    s.power[host] = watts_at(s, s.kind[host], share)
-    active = used > 0 if rules.unused_is_off else s.residents[host] > 0
+    s.host[host].power = watts_at(s, s.host[host].kind, share)
+    active = used > 0 if rules.unused_is_off else s.host[host].residents > 0
     note_host(s, host, time, active, used < requested if rules.artefacts_count else short)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def update(s: State, rules: Flags, time: float, span: float) -> None:
     """Full update: demands, shares and records of all hosts; energy of the `span` seconds before.
 
@@ -168,59 +172,63 @@ def update(s: State, rules: Flags, time: float, span: float) -> None:
     """
     measure_demand(s, time)
     frame = 0.0
-    for host in range(len(s.used)):
-        if s.residents[host] == 0 and s.used[host] == 0 and s.host_at[host] >= 0 and not s.host_active[host]:
+    for host in range(len(s.host)):
+        if s.host[host].residents == 0 and s.host[host].used == 0 and s.host[host].at >= 0 and not s.host[host].active:
             continue
-        was_used, was_power, was_held = s.used[host], s.power[host], s.residents[host] > 0
+        was_used, was_power, was_held = s.host[host].used, s.host[host].power, s.host[host].residents > 0
         settle(s, rules, host, time)
         if was_used > 0 or (was_held and not rules.unused_is_off):
-            joules = (was_power + (s.power[host] - was_power) / 2) * span
-            s.energy[host] += joules
+            joules = (was_power + (s.host[host].power - was_power) / 2) * span
+            s.host[host].energy += joules
             frame += joules
     s.sums[ENERGY] += frame
     if rules.idle_vms_vanish:
-        for v in range(len(s.mips)):
-            if s.demand[v] == 0 and s.home[v] >= 0 and not s.leaving[v]:
-                remove(s, s.home[v], v)
-                s.home[v] = -1
+        for v in range(len(s.vm)):
+            if s.vm[v].demand == 0 and s.vm[v].home >= 0 and not s.vm[v].leaving:
+                remove(s, s.vm[v].home, v)
+                s.vm[v].home = -1
 
 
-@njit(cache=True)
-def begin(s: State, rules: Flags, time: float, movers: Ints, targets: Ints) -> None:
-    """Migrations start, in that order; sources and targets are shared out anew."""
-    vms = len(s.mips)
-    touched = np.zeros(len(s.used), np.bool_)
+@njit(cache=True, error_model="numpy")
+def begin(s: State, rules: Flags, time: float, movers: Ints, targets: Ints) -> Ints:
+    """Migrations start, in that order; sources and targets are shared out anew. Returns the new nodes."""
+    vms = len(s.vm)
+    nodes = np.empty(len(movers), np.int64)
+    touched = np.zeros(len(s.host), np.bool_)
     for n in range(len(movers)):
         v = movers[n]
-        touched[s.home[v]] = touched[targets[n]] = True
-        s.coming[v] += 1
-        s.leaving[v] = True
-        append(s, targets[n], v + vms * s.coming[v])
+        touched[s.vm[v].home] = touched[targets[n]] = True
+        s.vm[v].coming += 1
+        s.vm[v].leaving = True
+        nodes[n] = v + vms * s.vm[v].coming
+        append(s, targets[n], nodes[n])
     settle_some(s, rules, time, touched)
+    return nodes
 
 
-@njit(cache=True)
-def end(s: State, rules: Flags, time: float, movers: Ints, nodes: Ints, targets: Ints) -> None:
-    """Migrations end, in that order, after the full update of that time; then the hosts they touch are shared out."""
-    touched = np.zeros(len(s.used), np.bool_)
+@njit(cache=True, error_model="numpy")
+def end(s: State, rules: Flags, time: float, span: float, movers: Ints, nodes: Ints, targets: Ints) -> None:
+    """Full update; then migrations end, in that order, and the hosts they touch are shared out anew."""
+    update(s, rules, time, span)
+    touched = np.zeros(len(s.host), np.bool_)
     for n in range(len(movers)):
         v, target = movers[n], targets[n]
-        touched[s.home[v]] = touched[target] = True
-        remove(s, s.home[v], v)
+        touched[s.vm[v].home] = touched[target] = True
+        remove(s, s.vm[v].home, v)
         remove(s, target, nodes[n])
         append(s, target, v)
-        s.home[v] = target
-        s.leaving[v] = False
-        s.coming[v] = 0
+        s.vm[v].home = target
+        s.vm[v].leaving = False
+        s.vm[v].coming = 0
     settle_some(s, rules, time, touched)
     if rules.idle_vms_vanish:
         for v in movers:
-            if s.demand[v] == 0 and s.home[v] >= 0:
-                remove(s, s.home[v], v)
-                s.home[v] = -1
+            if s.vm[v].demand == 0 and s.vm[v].home >= 0:
+                remove(s, s.vm[v].home, v)
+                s.vm[v].home = -1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def settle_some(s: State, rules: Flags, time: float, touched: Bools) -> None:
     """Share out anew on some hosts."""
     for host in range(len(touched)):
@@ -228,9 +236,9 @@ def settle_some(s: State, rules: Flags, time: float, touched: Bools) -> None:
             settle(s, rules, host, time)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def close(s: State) -> None:
     """The latest entries are the last ones: they have no duration, but may be a switch."""
-    for host in range(len(s.used)):
-        if s.host_at[host] >= 0:
+    for host in range(len(s.host)):
+        if s.host[host].at >= 0:
             note_switch(s, host)

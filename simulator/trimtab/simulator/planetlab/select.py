@@ -18,7 +18,7 @@ from trimtab.simulator.planetlab.rules import MC, MU, RS
 from trimtab.simulator.planetlab.state import WINDOW, State
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def pick(s: State, selection: int, tick: int, vms: Ints, count: int) -> int:
     """Position in `vms` of the VM that leaves; the first of equals.
 
@@ -38,13 +38,13 @@ def pick(s: State, selection: int, tick: int, vms: Ints, count: int) -> int:
     best, lowest = 0, np.inf
     for n in range(count):
         v = vms[n]
-        value = s.demand[v] / s.mips[v] if selection == MU else s.memory[v]
+        value = s.vm[v].demand / s.vm[v].mips if selection == MU else s.vm[v].memory
         if value < lowest:
             best, lowest = n, value
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def next_random(s: State) -> np.uint64:
     """SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014."""
     s.random[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -54,7 +54,7 @@ def next_random(s: State) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def most_explained(s: State, tick: int, vms: Ints, count: int) -> int:
     """Position of the VM with the largest R²; -1 where a regression is impossible."""
     rows = min(tick, WINDOW)
@@ -82,7 +82,7 @@ def most_explained(s: State, tick: int, vms: Ints, count: int) -> int:
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def reflect(matrix: Floats, column: int, minor: int, first: int, diagonal: Floats, pivot: Floats) -> bool:
     """Reflect `column` onto row `minor` and apply that to the columns from `first` on; False: it has no length."""
     rows, columns = matrix.shape
@@ -110,7 +110,7 @@ def reflect(matrix: Floats, column: int, minor: int, first: int, diagonal: Float
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def explained(data: Floats, shared: Floats, diagonal: Floats, pivot: Floats, left_out: int) -> float:
     """R² of the regression of VM `left_out` on the others; -inf: singular, NaN where it never changed."""
     rows, columns = data.shape

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from trimtab.simulator.planetlab.fleet import Fleet, Floats, Ints
+from trimtab.simulator.planetlab.fleet import SAMPLE_S, START_S, Fleet, Floats, Ints
 
 Bools = npt.NDArray[np.bool_]
 
@@ -15,54 +15,68 @@ WINDOW = 30  # samples of history a policy may look at
 ENERGY, SHORT_SUM, SHORT_COUNT, DOWN_COUNT, DOWN_SUM = range(5)  # rows of `sums`
 
 
+HOST = np.dtype(
+    [
+        ("kind", np.int64),
+        ("core", np.float64),  # MIPS of a core
+        ("total", np.float64),  # MIPS
+        ("memory", np.float64),  # MB
+        ("head", np.int64),  # first node of its list, -1: none
+        ("tail", np.int64),
+        ("residents", np.int64),  # nodes in the list
+        ("used", np.float64),  # MIPS at the last update
+        ("power", np.float64),  # W at that use
+        ("at", np.float64),  # time of the latest entry, -1: none
+        ("on_since", np.float64),
+        ("active_s", np.float64),  # seconds active until the latest entry
+        ("short_s", np.float64),  # of these, violated
+        ("energy", np.float64),  # J
+        ("active", np.bool_),  # the latest entry
+        ("short", np.bool_),
+        ("was_active", np.bool_),  # the entry before
+    ],
+    align=True,
+)
+VM = np.dtype(
+    [
+        ("mips", np.float64),
+        ("memory", np.float64),  # MB
+        ("demand", np.float64),  # MIPS now
+        ("home", np.int64),  # host, -1: gone
+        ("coming", np.int64),  # migrations under way
+        ("at", np.float64),  # time of the latest entry, -1: none
+        ("had", np.float64),  # MIPS of the latest entry
+        ("wanted", np.float64),
+        ("given", np.float64),  # MIPS times seconds until the latest entry
+        ("asked", np.float64),
+        ("lost", np.float64),  # of these, through migration
+        ("leaving", np.bool_),  # is migrating
+        ("moving", np.bool_),  # the same in the latest entry
+    ],
+    align=True,
+)
+Records: TypeAlias = npt.NDArray[Any]
+
+
 class State(NamedTuple):
     """Everything a run knows. Sizes: H hosts, V VMs, K kinds of host, T samples.
 
     VMs hang on hosts in lists, in the order of arrival. A VM has three nodes: v where it lives, v + V and v + 2V where
-    it is migrating to. `head`, `tail`, `after`, `before` hold nodes, -1 for none.
+    it is migrating to. Lists hold nodes, -1 for none.
     """
 
-    # what never changes
-    kind: Ints  # [H]
-    core: Floats  # [H] MIPS of a core
-    total: Floats  # [H] MIPS
-    host_memory: Floats  # [H] MB
+    host: Records  # [H] of HOST
+    vm: Records  # [V] of VM
+    after: Ints  # [3V] next node of a list
+    before: Ints  # [3V]
     watts: Floats  # [K, 11]
     slope: Floats  # [K, 10] W per per cent
-    mips: Floats  # [V]
-    memory: Floats  # [V] MB
+    tenth: Floats  # [11] 0, 0.1, .. 1
     share: Floats  # [T + 1, V]
+    step: Floats  # [T, V] change of the share, per second
     measured: Floats  # [V, T] share at tick k in column k - 1
     weight: Floats  # [K, V, T] the same as a share of a host of that kind
     next_busy: npt.NDArray[np.int32]  # [V, T] first column from here on that is not zero
-    # VMs
-    demand: Floats  # [V] MIPS now
-    home: Ints  # [V] host, -1: gone
-    leaving: Bools  # [V] is migrating
-    coming: Ints  # [V] migrations under way
-    vm_at: Floats  # [V] time of the latest entry, -1: none
-    vm_given: Floats  # [V] MIPS of the latest entry
-    vm_asked: Floats  # [V]
-    vm_moving: Bools  # [V]
-    given: Floats  # [V] MIPS times seconds until the latest entry
-    asked: Floats  # [V]
-    lost: Floats  # [V] of these, through migration
-    # hosts
-    head: Ints  # [H]
-    tail: Ints  # [H]
-    after: Ints  # [3V]
-    before: Ints  # [3V]
-    residents: Ints  # [H] nodes in the list
-    used: Floats  # [H] MIPS at the last update
-    power: Floats  # [H] W at that use
-    host_at: Floats  # [H] time of the latest entry, -1: none
-    host_active: Bools  # [H]
-    host_short: Bools  # [H]
-    was_active: Bools  # [H] by the entry before the latest
-    on_since: Floats  # [H]
-    active_s: Floats  # [H] seconds active until the latest entry
-    short_s: Floats  # [H] of these, violated
-    energy: Floats  # [H] J
     sums: Floats  # [5]
     random: npt.NDArray[np.uint64]  # [1] state of the generator of RS
 
@@ -70,70 +84,39 @@ class State(NamedTuple):
 def new_state(fleet: Fleet, seed: int) -> State:
     """An empty data centre before the day begins."""
     hosts, vms, samples = len(fleet.kind), len(fleet.mips), len(fleet.share) - 1
-    kinds = len(fleet.watts)
-    total_of = np.zeros(kinds)
-    total_of[fleet.kind] = fleet.total
+    step = (fleet.share[1:] - fleet.share[:-1]) / SAMPLE_S
     measured = np.zeros((vms, samples))
-    time = 0.1
+    time = START_S
     for k in range(1, fleet.ticks + 1):
-        time += 300.0
-        measured[:, k - 1] = share_at(fleet.share, time)
-    weight = np.empty((kinds, vms, samples))
-    for kind in range(kinds):
+        time += SAMPLE_S
+        measured[:, k - 1] = fleet.share[k] + step[k] * (time - k * SAMPLE_S)
+    total_of = np.ones(len(fleet.watts))
+    total_of[fleet.kind] = fleet.total
+    weight = np.empty((len(total_of), vms, samples))
+    for kind, total in enumerate(total_of):
         np.multiply(measured, fleet.mips[:, None], out=weight[kind])
-        weight[kind] /= max(total_of[kind], 1.0)
+        weight[kind] /= total
     where = np.where(measured != 0, np.arange(samples, dtype=np.int32), np.int32(samples))
     next_busy = np.minimum.accumulate(where[:, ::-1], axis=1)[:, ::-1]
-    h, v = np.zeros(hosts), np.zeros(vms)
+    host, vm = np.zeros(hosts, HOST), np.zeros(vms, VM)
+    host["kind"], host["core"], host["total"], host["memory"] = fleet.kind, fleet.core, fleet.total, fleet.host_memory
+    host["head"] = host["tail"] = host["at"] = -1
+    host["active"] = host["was_active"] = True
+    host["power"] = fleet.watts[fleet.kind, 0]
+    vm["mips"], vm["memory"], vm["home"], vm["at"] = fleet.mips, fleet.memory, -1, -1
     return State(
-        kind=fleet.kind,
-        core=fleet.core,
-        total=fleet.total,
-        host_memory=fleet.host_memory,
+        host=host,
+        vm=vm,
+        after=np.full(3 * vms, -1, np.int64),
+        before=np.full(3 * vms, -1, np.int64),
         watts=fleet.watts,
         slope=(fleet.watts[:, 1:] - fleet.watts[:, :-1]) / 10,
-        mips=fleet.mips,
-        memory=fleet.memory,
+        tenth=np.arange(11) / 10,
         share=fleet.share,
+        step=step,
         measured=measured,
         weight=weight,
         next_busy=np.ascontiguousarray(next_busy, np.int32),
-        demand=v.copy(),
-        home=np.full(vms, -1, np.int64),
-        leaving=np.zeros(vms, np.bool_),
-        coming=np.zeros(vms, np.int64),
-        vm_at=np.full(vms, -1.0),
-        vm_given=v.copy(),
-        vm_asked=v.copy(),
-        vm_moving=np.zeros(vms, np.bool_),
-        given=v.copy(),
-        asked=v.copy(),
-        lost=v.copy(),
-        head=np.full(hosts, -1, np.int64),
-        tail=np.full(hosts, -1, np.int64),
-        after=np.full(3 * vms, -1, np.int64),
-        before=np.full(3 * vms, -1, np.int64),
-        residents=np.zeros(hosts, np.int64),
-        used=h.copy(),
-        power=fleet.watts[fleet.kind, 0].copy(),
-        host_at=np.full(hosts, -1.0),
-        host_active=np.ones(hosts, np.bool_),
-        host_short=np.zeros(hosts, np.bool_),
-        was_active=np.ones(hosts, np.bool_),
-        on_since=h.copy(),
-        active_s=h.copy(),
-        short_s=h.copy(),
-        energy=h.copy(),
         sums=np.zeros(5),
         random=np.array([seed], np.uint64),
     )
-
-
-def share_at(share: Floats, time: float) -> Floats:
-    """CPU share of every VM at a time, straight between two samples, [V]."""
-    first = int(np.floor(time / 300.0))
-    last = int(np.ceil(time / 300.0))
-    if first == last:
-        return share[first].copy()
-    step = (share[last] - share[first]) / ((last - first) * 300.0)
-    return share[first] + step * (time - first * 300.0)
