@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trimtab.platform.errors import Conflict, InvalidInput
@@ -75,8 +76,8 @@ def backtest(
         typer.Option(
             "--policy",
             "-p",
-            help='A policy, repeatable: "STRATEGY [name=...] [interval=30min] [first=5min] [PARAMETER=VALUE ...]". '
-            "Default: workload_stabilization and vm_workload_consolidation, every hour.",
+            help='A policy, repeatable: "STRATEGY name=eager interval=30min first=5min PARAMETER=VALUE", all but the '
+            "strategy as you like. Default: workload_stabilization and vm_workload_consolidation, every hour.",
         ),
     ] = None,
     policies: Annotated[Path | None, typer.Option(help="YAML file with policies.")] = None,
@@ -221,23 +222,18 @@ def show(done: Backtest, to: Console) -> None:
     from trimtab.simulator.backtest import when
 
     rows = done.rows()
-    table = Table(
-        title=f"{when(done.start_s)} to {when(done.end_s)} (UTC): {done.model.hosts} hosts, "
-        f"{done.model.instances} instances",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        caption="differences are to nobody",
-        caption_justify="left",
-    )
+    size = f"{done.model.hosts} hosts, {done.model.instances} instances"
+    to.print(f"{when(done.start_s)} to {when(done.end_s)} (UTC): {size}; differences are to nobody", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("")
     for row in rows:
-        every = f"\n[dim]every {row['interval_min']:g} min[/dim]" if row["interval_min"] else ""
-        table.add_column(f"{row['policy']}{every}", justify="right")
+        every = f"every {row['interval_min']:g} min" if row["interval_min"] else ""
+        table.add_column(f"{escape(row['policy'])}\n[dim]{every}[/dim]", justify="right")
     for title, cells in shown(rows):
         table.add_row(title, *cells)
     to.print(table)
     for note in done.notes:
-        to.print(f"note: {note}", highlight=False)
+        to.print(f"note: {note}", highlight=False, markup=False)
     for tried in done.tried:
         for reason in tried.outcome.failures[:3]:
             to.print(f"{tried.policy.name}: {reason}", highlight=False, markup=False)

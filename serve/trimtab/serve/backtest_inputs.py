@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import MEMORY, ClusterModel
 from trimtab.platform.model.compute import Floats
-from trimtab.platform.schema import read
+from trimtab.platform.plugins import load
+from trimtab.platform.schema import read, read_parameters
 from trimtab.platform.snapshot import Need
 from trimtab.platform.store.measurements import Measurements
 from trimtab.simulator.backtest import Record, when
@@ -32,7 +33,7 @@ DAY_S = 86_400.0
 CPU, RAM = "instance_cpu_usage", "instance_ram_usage"
 MINUTES = {"s": 1 / 60, "min": 1.0, "h": 60.0, "d": 1440.0}
 USUAL = ("workload_stabilization", "vm_workload_consolidation")
-HOW = "write it as: STRATEGY [name=...] [interval=30min] [first=5min] [PARAMETER=VALUE ...]"
+HOW = "write a strategy, then what you want to say of name=..., interval=30min, first=5min, PARAMETER=VALUE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ def policies(texts: Sequence[str], file: Path | None) -> list[Policy]:
     points = []
     for number, one in enumerate(given, start=1):
         label = one.get("name") or one.get("strategy") or "nobody"
+        strategy = load().strategies.get(str(one.get("strategy")))
+        if strategy is not None:
+            read_parameters(strategy, one.get("parameters", {}))  # tells more of a wrong one
         points.append(read(PolicyPoint, {"name": str(label), **one}, f"policy {number} ({label})"))
     return [policy_of(point) for point in points]
 
