@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,11 @@ from trimtab.simulator.load import from_planetlab, read_planetlab
 from trimtab.simulator.traces.trace import Trace, from_history, to_days
 
 
-def trace(values: npt.ArrayLike, step_s: float = 300.0, start_s: float = 0.0) -> Trace:
+def trace(
+    values: npt.NDArray[np.float64] | npt.NDArray[np.float32] | Sequence[Sequence[float]],
+    step_s: float = 300.0,
+    start_s: float = 0.0,
+) -> Trace:
     cpu_pct = np.array(values, np.float32)
     return Trace(start_s, step_s, cpu_pct, pa.array([f"vm-{n}" for n in range(cpu_pct.shape[1])]))
 

@@ -128,14 +128,14 @@ class Trace:
             InvalidInput: another word, or nothing was recorded to fill with (of an instance for `hold`, at all for
                 `typical`).
         """
-        hole = np.isnan(self.cpu_pct)
+        hole: npt.NDArray[np.bool_] = np.isnan(self.cpu_pct)
         if how == "zero":
             return replace(self, cpu_pct=np.where(hole, np.float32(0), self.cpu_pct))
         if how not in ("hold", "typical"):
             raise InvalidInput(f"holes cannot be filled by {how!r}: use hold, zero or typical")
         if not hole.any():
             return self
-        empty = hole.all(axis=0)
+        empty: npt.NDArray[np.bool_] = np.asarray(hole.all(axis=0))
         if empty.any() and (how == "hold" or empty.all()):
             row = int(np.flatnonzero(empty)[0])
             raise InvalidInput(
