@@ -116,8 +116,12 @@ def scene() -> Scene:
     return Scene(clock, SimulatedCloud(spec, now=clock.now), [])
 
 
+def read(handler: Any, wanted: dict[str, Any]) -> Any:
+    return handler.schema.model_validate(wanted)
+
+
 async def whole_life(handler: Any, wanted: dict[str, Any], asked_at: float | None = None) -> None:
-    parsed = handler.schema.model_validate(wanted)
+    parsed = read(handler, wanted)
     if asked_at is None:
         await handler.pre_condition(parsed)
     await handler.execute(parsed, asked_at=asked_at)
@@ -198,7 +202,7 @@ async def test_stop_shuts_a_server_down_and_its_way_back_starts_it(scene: Scene)
     assert scene.now(server.id).status == "SHUTOFF"
     with pytest.raises(ActionSkipped, match=rf"^Instance {server.id} is already stopped$"):
         await whole_life(handler, {"resource_id": server.id})
-    await handler.revert(Stop.schema.model_validate({"resource_id": server.id}))
+    await handler.revert(read(Stop, {"resource_id": server.id}))
     assert scene.now(server.id).status == "ACTIVE"
     assert scene.asked == ["stop", "start"]
 
@@ -250,7 +254,7 @@ async def test_resize_skips_what_is_gone_and_fails_without_such_a_flavor(scene: 
     with pytest.raises(ActionFailed, match=r"^Flavor m9.huge not found$"):
         await whole_life(Resize(scene.tools), of(server, "m9.huge"))
     with pytest.raises(ActionFailed, match="cannot be taken back"):
-        await Resize(scene.tools).revert(Resize.schema.model_validate(of(server)))
+        await Resize(scene.tools).revert(read(Resize, of(server)))
     assert not scene.asked
 
 
@@ -280,11 +284,11 @@ async def test_a_volume_moves_to_another_pool_and_back(scene: Scene, kind: str, 
     assert (after.pool, after.status, after.migration_status) == (pool.name, volume.status, "success")
     assert scene.clock.now() - START >= volume.size_gb * 1024 / 700  # no pool is faster than that
     # Another handler of the same plan undoes it.
-    await VolumeMigrate(tools).revert(VolumeMigrate.schema.model_validate(to_pool(volume, pool.name, kind)))
+    await VolumeMigrate(tools).revert(read(VolumeMigrate, to_pool(volume, pool.name, kind)))
     assert scene.volume_now(volume).pool == volume.pool
     assert scene.cloud.pools() == before
     with pytest.raises(ActionFailed, match="is not known any more"):
-        await VolumeMigrate(scene.tools).revert(VolumeMigrate.schema.model_validate(to_pool(volume, pool.name, kind)))
+        await VolumeMigrate(scene.tools).revert(read(VolumeMigrate, to_pool(volume, pool.name, kind)))
 
 
 async def test_a_volume_gets_another_type_and_moves_where_that_is_served(scene: Scene) -> None:
@@ -333,7 +337,7 @@ async def test_volume_migrate_tells_what_became_of_a_move_that_failed_or_has_no_
     with pytest.raises(ActionFailed, match="after 15 minutes"):
         await whole_life(VolumeMigrate(scene.tools), to_type(volume, kind))
     assert scene.asked == ["migrate_volume", "retype_volume"]
-    assert not await VolumeMigrate(scene.tools).abort(VolumeMigrate.schema.model_validate(to_type(volume, kind)))
+    assert not await VolumeMigrate(scene.tools).abort(read(VolumeMigrate, to_type(volume, kind)))
 
 
 # -- metal ---------------------------------------------------------------------------------------------------------
@@ -348,7 +352,7 @@ async def test_an_empty_node_is_turned_off_and_on_again_until_its_host_works(sce
     assert not service.up
     await whole_life(ChangeNodePowerState(scene.tools), turned(node, "off"))  # already: a success
     off = scene.clock.now()
-    await ChangeNodePowerState(scene.tools).revert(ChangeNodePowerState.schema.model_validate(turned(node, "off")))
+    await ChangeNodePowerState(scene.tools).revert(read(ChangeNodePowerState, turned(node, "off")))
     service = scene.cloud.service(node.hostname)
     assert scene.power(node) == "on"
     assert service is not None
@@ -416,7 +420,7 @@ async def test_a_handler_killed_at_any_moment_and_asked_again_asks_the_cloud_onc
 ) -> None:
     handler, wanted, so, requests = (await deeds(scene))[which]
     begun = scene.clock.now()
-    parsed = handler.schema.model_validate(wanted)
+    parsed = read(handler, wanted)
     first = asyncio.create_task(handler(scene.tools).execute(parsed, asked_at=None))
     await scene.clock.sleep(after_s)
     first.cancel()
@@ -451,7 +455,7 @@ async def test_what_failed_while_nobody_watched_is_a_failure_and_not_tried_again
     handler, wanted, so, _ = (await deeds(scene))[which]
     scene.cloud.inject(Fault(fault, wanted["resource_id"]))
     begun = scene.clock.now()
-    first = asyncio.create_task(handler(scene.tools).execute(handler.schema.model_validate(wanted), asked_at=None))
+    first = asyncio.create_task(handler(scene.tools).execute(read(handler, wanted), asked_at=None))
     await scene.clock.sleep(1.0)
     first.cancel()
     with suppress(asyncio.CancelledError):
@@ -479,7 +483,7 @@ async def test_a_cloud_out_of_reach_for_good_is_said_so(scene: Scene) -> None:
     scene.trouble = lambda _: "lost request"
     tools = replace(scene.tools, deadline_s=60.0)
     with pytest.raises(ActionFailed, match=r"is not stopped after 1 minutes: .*connection refused"):
-        await Stop(tools).execute(Stop.schema.model_validate({"resource_id": server.id}), asked_at=None)
+        await Stop(tools).execute(read(Stop, {"resource_id": server.id}), asked_at=None)
 
 
 def test_the_estate_has_what_these_tests_look_for(scene: Scene) -> None:

@@ -163,9 +163,7 @@ class SimulatedCloud:
         self.now()
         instance = self._instance(server_id)
         to = -1 if destination is None else self._host(destination)
-        refusal = self._world.refusal(instance, to, live=live)
-        if refusal:
-            raise CloudConflict(refusal)
+        _or_conflict(self._servers.cannot_migrate(instance) or self._world.refusal(instance, to, live=live))
         if to < 0:  # on disk is where it goes, so that it goes there whatever the scheduler of a later version prefers
             destination = self._world.model.host_name(self._world.choose(instance))
         self._accept("migrate", server=server_id, destination=destination, live=live)
