@@ -42,8 +42,9 @@ def hopeless(field: Field, failed: Ints, count: int, instance: int) -> bool:
 
 @njit(cache=True)
 def remember(field: Field, failed: Ints, count: int, instance: int) -> int:
-    """Note a need that found no host; how many are noted now. Who is bound to a zone or group is no example."""
-    if count < failed.size and field.pinned[instance] < 0 and field.group[instance] < 0:
+    """Note a need that found no host; how many are noted now. Who is bound by zone, group or rules is no example."""
+    free = field.pinned[instance] < 0 and field.group[instance] < 0 and field.ties.klass.size == 0
+    if count < failed.size and free:
         failed[count] = instance
         count += 1
     return count

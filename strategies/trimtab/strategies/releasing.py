@@ -13,26 +13,30 @@ from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.strategies.feasibility import Field, may_join, put
 
-REFRESHES = 32  # how often hosts are put in order anew at most: after every donor in a small cluster
+REFRESHES = 16  # how often hosts are put in order anew at most: after every donor in a small cluster
 
 
 @njit(cache=True)
-def roomy(tree: Floats, node: int, field: Field, instance: int) -> bool:
+def roomy(tree: Floats, node: int, field: Field, instance: int, least: float) -> bool:
     """Whether some host below a node may have the room; at a leaf: whether the host has it."""
-    enough = True
-    for r in range(tree.shape[1]):
+    dimensions = field.need.shape[1]
+    enough = tree[node, dimensions] >= least
+    for r in range(dimensions):
         enough = enough and tree[node, r] >= field.need[instance, r] - ROUNDING
     return enough
 
 
 @njit(cache=True)
-def next_with_room(tree: Floats, leaves: int, field: Field, instance: int, start: int) -> int:
+def next_with_room(tree: Floats, leaves: int, field: Field, unit: Floats, instance: int, start: int) -> int:
     """The first position from `start` on whose host has room for an instance; -1 when there is none."""
     node = start + leaves
     if start >= leaves:
         return -1
+    least = np.inf
+    for r in range(unit.size):
+        least = min(least, (field.need[instance, r] - ROUNDING) * unit[r])
     while True:
-        if roomy(tree, node, field, instance):
+        if roomy(tree, node, field, instance, least):
             if node >= leaves:
                 return node - leaves
             node *= 2
@@ -45,11 +49,27 @@ def next_with_room(tree: Floats, leaves: int, field: Field, instance: int, start
 
 
 @njit(cache=True)
-def set_room(tree: Floats, leaves: int, position: int, field: Field, used: Floats, host: int, open_: bool) -> None:
+def write_leaf(tree: Floats, node: int, field: Field, unit: Floats, used: Floats, host: int, open_: bool) -> None:
+    """Write what a host has left in every dimension, and the least of the first few of these, each in its unit.
+
+    The maximum of one dimension over many hosts says little where each lacks another: the last column does.
+    """
+    dimensions = field.need.shape[1]
+    least = np.inf
+    for r in range(dimensions):
+        tree[node, r] = field.limit[host, r] - used[host, r] if open_ else -np.inf
+        if r < unit.size:
+            least = min(least, tree[node, r] * unit[r] if open_ else -np.inf)
+    tree[node, dimensions] = least
+
+
+@njit(cache=True)
+def set_room(
+    tree: Floats, leaves: int, position: int, field: Field, unit: Floats, used: Floats, host: int, open_: bool
+) -> None:
     """Write what a host has left at its position and up to the root; nothing at all when it is closed."""
     node = position + leaves
-    for r in range(tree.shape[1]):
-        tree[node, r] = field.limit[host, r] - used[host, r] if open_ else -np.inf
+    write_leaf(tree, node, field, unit, used, host, open_)
     node >>= 1
     while node:
         changed = False
@@ -61,6 +81,16 @@ def set_room(tree: Floats, leaves: int, position: int, field: Field, used: Float
         if not changed:
             return
         node >>= 1
+
+
+@njit(cache=True)
+def units(field: Field) -> Floats:
+    """One over the mean need of vCPUs and memory, [2]: what makes them comparable; 0 where nobody needs any."""
+    unit = np.zeros(min(2, field.need.shape[1]))
+    for r in range(unit.size):
+        total = field.need[:, r].sum()
+        unit[r] = field.need.shape[0] / total if total > 0 else 0.0
+    return unit
 
 
 @njit(cache=True)
@@ -141,7 +171,8 @@ def release(
     leaves = 1
     while leaves < hosts:
         leaves *= 2
-    tree = np.full((2 * leaves, field.need.shape[1]), -np.inf)
+    unit = units(field)
+    tree = np.full((2 * leaves, field.need.shape[1] + 1), -np.inf)
     position = np.zeros(hosts, np.int32)
     moves = np.empty((host_of.size, 2), np.int32)
     emptied = np.empty(hosts, np.int32)
@@ -151,9 +182,7 @@ def release(
         order = np.argsort(-fullness(used, worth, base), kind="mergesort")
         for k in range(hosts):
             position[order[k]] = k
-            for r in range(tree.shape[1]):
-                room = field.limit[order[k], r] - used[order[k], r]
-                tree[leaves + k, r] = room if receives[order[k]] else -np.inf
+            write_leaf(tree, leaves + k, field, unit, used, order[k], receives[order[k]])
         for node in range(leaves - 1, 0, -1):
             for r in range(tree.shape[1]):
                 tree[node, r] = max(tree[2 * node, r], tree[2 * node + 1, r])
@@ -166,18 +195,18 @@ def release(
             tried += 1
             waiting[donor] = False
             if receives[donor]:
-                set_room(tree, leaves, position[donor], field, used, donor, False)
+                set_room(tree, leaves, position[donor], field, unit, used, donor, False)
             began = made
             for k in range(start[donor], start[donor + 1]):
                 guest = rows[k]
-                found = next_with_room(tree, leaves, field, guest, 0)
+                found = next_with_room(tree, leaves, field, unit, guest, 0)
                 while found >= 0 and not may_join(field, host_of, guest, order[found]):
-                    found = next_with_room(tree, leaves, field, guest, found + 1)
+                    found = next_with_room(tree, leaves, field, unit, guest, found + 1)
                 if found < 0:
                     break
                 host = order[found]
                 put(field, host_of, used, guest, host)
-                set_room(tree, leaves, found, field, used, host, True)
+                set_room(tree, leaves, found, field, unit, used, host, True)
                 moves[made, 0], moves[made, 1] = guest, host
                 made += 1
             if made - began < start[donor + 1] - start[donor]:
@@ -185,9 +214,9 @@ def release(
                     made -= 1
                     guest, host = moves[made, 0], moves[made, 1]
                     put(field, host_of, used, guest, donor)
-                    set_room(tree, leaves, position[host], field, used, host, True)
+                    set_room(tree, leaves, position[host], field, unit, used, host, True)
                 if receives[donor]:
-                    set_room(tree, leaves, position[donor], field, used, donor, True)
+                    set_room(tree, leaves, position[donor], field, unit, used, donor, True)
                 failures += 1
                 if attempts and failures > attempts:
                     return moves[:made], emptied[:done]

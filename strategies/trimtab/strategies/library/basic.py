@@ -104,12 +104,11 @@ class Basic:
             int(parameters.migration_attempts),
         )
         steps: list[Step] = []
-        ends = dict(zip(model.host_of[moves[:, 0]].tolist(), range(len(moves)), strict=True))
-        closing = {ends[host]: host for host in emptied.tolist()}
-        for position, (instance, host) in enumerate(moves.tolist()):
-            steps.append(Migrate(instance, host, live=True))
-            if position in closing:
-                steps.append(switch(model, closing[position], enabled=False))
+        going = [Migrate(instance, host, live=True) for instance, host in moves.tolist()]
+        begin = 0
+        for host, end in zip(emptied.tolist(), np.cumsum(guests[emptied]).tolist(), strict=True):
+            steps += [*going[begin:end], switch(model, host, enabled=False)]
+            begin = end
         return (
             Candidate(
                 tuple(steps),
@@ -151,9 +150,12 @@ def worths(model: ClusterModel) -> Floats:
 
 
 def sizes(model: ClusterModel, cores: Floats) -> Floats:
-    """Watcher's score of an instance, [V]: CPU it uses, of its own vCPUs, in thirds; nothing of nothing is nothing."""
-    vcpus = model.demand[:, VCPU]
-    return np.divide(cores, vcpus * 3, out=np.zeros_like(vcpus), where=vcpus > 0)
+    """The same score for an instance on an average enabled host, [V]: the largest of a host goes first."""
+    if not model.usable.any():
+        return np.zeros(model.instances)
+    whole = model.total[model.usable].mean(axis=0)
+    need = np.stack([cores, model.demand[:, MEMORY], model.demand[:, DISK]], axis=1)
+    return need @ np.divide(1.0 / 3, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
 def _optimizable(model: ClusterModel) -> Bools:
