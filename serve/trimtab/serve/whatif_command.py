@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from trimtab.platform.compute import in_batches, run_batch
 from trimtab.platform.contracts import Ran
@@ -122,14 +123,14 @@ def run(path: Path, options: Options, settings: Settings, console: Console, erro
         points = in_order(points_of(rows), labels)
         series = _series(results, sweep) if sweep.scenario.series else {}
         write_report(
-            sheet_of(sweep.scenario.to_json(), rows, x=options.x, y=options.y, series=series, points=points),
+            sheet_of(sweep.scenario.to_json(), rows, x=options.x, y=options.y, series=series),
             out / "report.html",
         )
     computed = len(sweep.cells) - resumed
     if options.as_json:
         console.print_json(json.dumps(_summary(sweep, points, out, computed, resumed, seconds)))
         return
-    console.print(summary_table(points))
+    console.print(summary_table(points, console.width))
     failed = sum(point.failed for point in points)
     for error, count in Counter(text for text in rows["error"].to_pylist() if text).most_common(3):
         console.print(f"[red]{count:,} x[/red] {escape(error)}", highlight=False)
@@ -165,29 +166,29 @@ def alone(out: Path) -> Iterator[None]:
 
 @contextmanager
 def runner_of(options: Options, settings: Settings) -> Iterator[engine.Runner]:
-    """Who runs the cells: this process, or a Ray that is stopped afterwards."""
+    """Who runs the cells: this process, or a Ray that is started when there are cells and stopped afterwards."""
     if options.local:
         yield here
         return
-    from trimtab.serve import local_ray  # isort: skip (sets what Ray reads when it is imported)
-
-    import ray
-
-    from trimtab.platform.runtime.cells import on_cluster
-
-    changes: dict[str, Any] = {"dashboard": False}
-    if options.workers is not None and settings.ray.address is None:
-        changes["num_cpus"] = options.workers
-    local_ray.start(settings.ray.model_copy(update=changes), "trimtab-whatif")
 
     def cluster(ground: Ground, cells: Sequence[Cell]) -> AsyncGenerator[list[tuple[int, Ran]], None]:
+        from trimtab.serve import local_ray  # isort: skip (sets what Ray reads when it is imported)
+        from trimtab.platform.runtime.cells import on_cluster
+
+        changes: dict[str, Any] = {"dashboard": False}
+        if options.workers is not None and settings.ray.address is None:
+            changes["num_cpus"] = options.workers
+        local_ray.start(settings.ray.model_copy(update=changes), "trimtab-whatif")
         return on_cluster(run_cell, ground, cells, lanes=options.workers, deadline_s=settings.whatif_deadline_s)
 
-    stop: Any = ray.shutdown  # untyped
     try:
         yield cluster
     finally:
-        stop()
+        if "ray" in sys.modules:
+            import ray
+
+            stop: Any = ray.shutdown  # untyped
+            stop()
 
 
 async def _follow(sweep: Sweep, keeper: Folder, runner: engine.Runner, errors: Console) -> int:
@@ -211,14 +212,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def summary_table(points: Sequence[Point]) -> Table:
-    """One line a point: mean and range over seeds."""
-    shown = [name for name in SHOWN[:7] if any(p.figures[name].high > 0 for p in points if name in p.figures)]
-    table = Table(*AXES)
-    for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
+def summary_table(points: Sequence[Point], width: int = 120) -> Table:
+    """One line a point: mean and range over seeds, as many figures as there is room for."""
+    shown = [name for name in SHOWN if any(p.figures[name].high > 0 for p in points if name in p.figures)]
+    table = Table(*(Column(axis, min_width=8) for axis in AXES))
+    for name in shown[: max(2, (width - 45) // 13)]:
+        table.add_column(name.replace("_", " "), justify="right", min_width=8)
     for point in points:
-        cells = [_figure(point, name) for name in shown]
+        cells = [_figure(point, name) for name in shown[: max(2, (width - 45) // 13)]]
         table.add_row(escape(point.topology), escape(point.load), escape(point.policy), *cells)
     return table
 

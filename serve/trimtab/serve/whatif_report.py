@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from trimtab.simulator.whatif.summary import SHOWN, Point, best_of, front, points_of
+from trimtab.simulator.whatif.summary import AXES, SHOWN, Point, best_of, front, in_order, points_of
 
 COLOURS = ("#1a7f5a", "#2b6cb0", "#d9822b", "#8e44ad", "#c0392b", "#16808a", "#7f6b1a", "#b0457b", "#4a5568", "#6b8e23")
 GREY = "#9aa5b1"
@@ -56,7 +57,6 @@ def sheet_of(
     x: str = "energy_kwh",
     y: str = "overload_min",
     series: Mapping[str, pa.Table] | None = None,
-    points: Sequence[Point] | None = None,
 ) -> Sheet:
     """The report of a scenario (as JSON) with its rows."""
     axes = scenario["axes"]
@@ -73,7 +73,9 @@ def sheet_of(
         **({"failed": str(failed)} if failed else {}),
         "CPU time": f"{float(np.nansum(rows['cpu_s'].to_numpy())):,.1f} s",
     }
-    return Sheet(scenario["name"], scenario["description"], facts, points or points_of(rows), rows, x, y, series or {})
+    names = [[point["name"] for point in axes[axis]] for axis in AXES]
+    points = in_order(points_of(rows), list(product(*names)))
+    return Sheet(scenario["name"], scenario["description"], facts, points, rows, x, y, series or {})
 
 
 def write_report(sheet: Sheet, path: Path) -> None:
@@ -86,20 +88,30 @@ def render(sheet: Sheet) -> str:
     """The report as text."""
     mpl.use("svg")
     shown = [name for name in SHOWN if _varies(sheet.points, name)]
-    best = front([p.mean(sheet.x) for p in sheet.points], [p.mean(sheet.y) for p in sheet.points])
+    best = _fronts(sheet)
     environment = Environment(loader=PackageLoader("trimtab.serve", "templates"), autoescape=select_autoescape())
     environment.filters["figure"] = figure_text
     return environment.get_template("whatif.html").render(
         sheet=sheet,
         titles={name: title(name) for name in (*shown, sheet.x, sheet.y)},
         shown=shown,
-        best={sheet.points[n].name for n in best},
+        best={point.name for line in best for point in line},
         front_plot=_front(sheet, best),
         spread_plots=[_spread(sheet, name) for name in dict.fromkeys((sheet.x, sheet.y, *shown[:3]))],
         series_plots=[_series(sheet, *one) for one in SERIES] if sheet.series else [],
         winners=best_of(sheet.points, shown),
         errors=_errors(sheet.rows),
     )
+
+
+def _fronts(sheet: Sheet) -> list[list[Point]]:
+    """For every load the points that no other beats: policy and topology are a choice, the load is not."""
+    lines = []
+    for load in dict.fromkeys(point.load for point in sheet.points):
+        mine = [point for point in sheet.points if point.load == load]
+        rows = front([point.mean(sheet.x) for point in mine], [point.mean(sheet.y) for point in mine])
+        lines.append([mine[n] for n in rows])
+    return lines
 
 
 def title(column: str) -> str:
@@ -153,7 +165,7 @@ def _looks(points: Sequence[Point]) -> tuple[dict[str, str], dict[tuple[str, str
     )
 
 
-def _front(sheet: Sheet, best: Sequence[int]) -> str:
+def _front(sheet: Sheet, best: Sequence[Sequence[Point]]) -> str:
     """Every point with its range over seeds; those that nothing beats in both are ringed and joined."""
     figure, axes = _axes(9, 5)
     colours, marks = _looks(sheet.points)
@@ -173,16 +185,16 @@ def _front(sheet: Sheet, best: Sequence[int]) -> str:
             linewidth=1,
         )
         axes.scatter(x.mean, y.mean, color=colour, marker=marks[point.topology, point.load], s=48, zorder=3)
-    xs = [sheet.points[n].mean(sheet.x) for n in best]
-    ys = [sheet.points[n].mean(sheet.y) for n in best]
-    axes.plot(xs, ys, color="#1f2933", linewidth=1.2, zorder=2)
-    axes.scatter(xs, ys, s=170, facecolors="none", edgecolors="#1f2933", linewidth=1.2, zorder=4)
+    for line in best:
+        xs, ys = [point.mean(sheet.x) for point in line], [point.mean(sheet.y) for point in line]
+        axes.plot(xs, ys, color="#1f2933", linewidth=1.2, zorder=2)
+        axes.scatter(xs, ys, s=170, facecolors="none", edgecolors="#1f2933", linewidth=1.2, zorder=4)
     for name, colour in colours.items():
         axes.scatter([], [], color=colour, label=_plain(name))
     if len(marks) > 1:
         for (topology, load), mark in marks.items():
             axes.scatter([], [], color=GREY, marker=mark, label=_plain(f"{topology} · {load}"))
-    axes.scatter([], [], s=170, facecolors="none", edgecolors="#1f2933", label="nothing beats it in both")
+    axes.scatter([], [], s=170, facecolors="none", edgecolors="#1f2933", label="best of its load")
     axes.set(xlabel=title(sheet.x), ylabel=title(sheet.y))
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return _svg(figure)

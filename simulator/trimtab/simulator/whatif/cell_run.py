@@ -16,6 +16,7 @@ from trimtab.platform.plugins import load as plugins
 from trimtab.platform.schema import read_parameters
 from trimtab.simulator.carbon import Intensity
 from trimtab.simulator.closed_loop import Case, Policy, run
+from trimtab.simulator.failures import random_failures
 from trimtab.simulator.happenings import Happening
 from trimtab.simulator.load import Load
 from trimtab.simulator.migration import Physics
@@ -107,20 +108,19 @@ def _failures(scenario: Scenario, model: ClusterModel, start_s: float, seed: int
     wanted = scenario.failures
     if wanted is None:
         return []
-    from trimtab.simulator.failures import random_failures
-
     found: list[Happening] = []
-    end_s = start_s + scenario.horizon_h * HOUR_S
     for host in range(model.hosts):
-        random = np.random.default_rng(stream(seed, FAILURES, host_key(model.host_id(host))))
         own = random_failures(
-            1, scenario.horizon_h * HOUR_S, wanted.mtbf_h, wanted.mttr_h, random, start_s, wanted.shape
+            1,
+            scenario.horizon_h * HOUR_S,
+            wanted.mtbf_h,
+            wanted.mttr_h,
+            np.random.default_rng(stream(seed, FAILURES, host_key(model.host_id(host)))),
+            start_s,
+            wanted.shape,
+            wanted.evacuate_after_min * 60.0 if wanted.evacuate else None,
         )
-        for happening in own:
-            found.append(happening._replace(row=host))
-            later = happening.at + wanted.evacuate_after_min * 60.0
-            if happening.kind == "host_down" and wanted.evacuate and later < end_s:
-                found.append(Happening(later, "evacuate", host))
+        found += [happening._replace(row=host) for happening in own]
     return found
 
 

@@ -55,6 +55,8 @@ async def run_sweep(
     todo = [cell for cell in sweep.cells if cell.key not in there]
     done, failed = len(there), 0
     yield Progress(len(keys), done, failed, len(there), None if todo else 0.0)
+    if not todo:
+        return
     begin, computed = clock(), 0
     first: tuple[float, int] | None = None  # when the first batch ended: starting workers is no measure
     async with aclosing(runner(Ground(sweep.scenario, sweep.origin), todo)) as batches:

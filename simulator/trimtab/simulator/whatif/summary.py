@@ -12,7 +12,16 @@ from trimtab.platform.errors import InvalidInput
 from trimtab.simulator.whatif.rows import LABELS, SCHEMA
 
 AXES = ("topology", "load", "policy")
-SHOWN = ("energy_kwh", "carbon_kg", "overload_min", "slav", "migrations", "hosts_in_use_mean", "cpu_sd_pp", "down_min")
+SHOWN = (
+    "energy_kwh",
+    "overload_min",
+    "migrations",
+    "carbon_kg",
+    "slav",
+    "hosts_in_use_mean",
+    "cpu_sd_pp",
+    "down_min",
+)
 NUMBERS = tuple(field.name for field in SCHEMA if field.name not in {*LABELS, "notes", "error"})
 
 
