@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
-from trimtab.platform.contracts import Context
+from trimtab.platform.contracts import Context, Strategy
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.strategies.library.basic import Basic
+from trimtab.strategies.library.outlet_temperature import OutletTemperature
 from trimtab.strategies.library.vm_workload_consolidation import VmWorkloadConsolidation
+from trimtab.strategies.library.workload_balance import WorkloadBalance
 from trimtab.strategies.library.workload_stabilization import WorkloadStabilization
 
 
 def warm() -> None:
-    """Run every strategy that has kernels on a cluster of three hosts, through the same doors as in earnest."""
-    snapshot = _snapshot()
-    for strategy, given in (
+    """Run a strategy of every kernel on a cluster of three hosts, through the same doors as in earnest."""
+    runs: list[tuple[Strategy, Mapping[str, Any]]] = [
         (VmWorkloadConsolidation(), {"max_cpu_pct": 50.0}),
         (WorkloadStabilization(), {"metrics": ["instance_cpu_usage", "instance_ram_usage"]}),
-    ):
-        strategy.propose(snapshot, read_parameters(strategy, given), Context())
+        (Basic(), {}),
+        (WorkloadBalance(), {}),
+        (OutletTemperature(), {}),
+    ]
+    for strategy, given in runs:
+        parameters = read_parameters(strategy, given)
+        strategy.propose(_snapshot(strategy.needs(parameters)), parameters, Context())
 
 
-def _snapshot() -> Snapshot:
+def _snapshot(needs: Sequence[Need]) -> Snapshot:
     hosts = pa.table(
         {
             "uuid": ["a", "b", "c"],
@@ -47,11 +57,7 @@ def _snapshot() -> Snapshot:
         "instance_ram_usage": np.array([1500.0, 1500.0, 1500.0, 500.0]),
         "host_cpu_usage": np.array([70.0, 5.0, 1.0]),
         "host_ram_usage": np.array([4e6, 1e6, 1e5]),
+        "host_outlet_temp": np.array([50.0, 20.0, 20.0]),
     }
-    stabilization, consolidation = WorkloadStabilization(), VmWorkloadConsolidation()
-    needs: list[Need] = [
-        *stabilization.needs(read_parameters(stabilization, {"metrics": ["instance_cpu_usage", "instance_ram_usage"]})),
-        *consolidation.needs(read_parameters(consolidation, {})),
-    ]
     model = ClusterModel.from_arrow(hosts, instances)
     return Snapshot(model, 0.0, measured={need: values[need.metric] for need in needs})
