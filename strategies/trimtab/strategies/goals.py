@@ -153,3 +153,15 @@ WORKLOAD_BALANCING = Goal(
     ("rules_broken", "slatah", "cpu_sd_pp", "overload_min_after", "moved_gib", "duration_s"),
     migrated_instances,
 )
+
+RULES_COMPLIANCE = Goal(
+    "rules_compliance",
+    "Rules Compliance",
+    (
+        Indicator("rules_broken_before", "The number of violated rules before the audit.", COUNT),
+        Indicator("rules_broken_after", "The number of violated rules when the plan is done.", COUNT),
+        MIGRATIONS,
+        Indicator("instances_placed_count", "The number of instances on no host that are given one.", COUNT),
+    ),
+    ("rules_broken", "moves", "moved_gib", "duration_s"),
+)

@@ -179,6 +179,11 @@ def _who(model: ClusterModel, rule: Rule, place: Ints) -> tuple[tuple[int, ...],
     return tuple(members.tolist()), tuple(np.unique(place[members][place[members] >= 0]).tolist())
 
 
+def wrong_members(model: ClusterModel, rule: Rule, host_of: Ints) -> Ints:
+    """Members that a broken rule wants elsewhere (of some rules: among whom some must go elsewhere)."""
+    return np.array(_who(model, rule, host_of)[0], np.int32)
+
+
 def _outside(model: ClusterModel, rule: Rule, place: Ints) -> Ints:
     part = np.full(model.hosts + 1, -1)
     for number, group in enumerate(getattr(rule, "host_groups", ())):
