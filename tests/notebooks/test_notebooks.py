@@ -42,6 +42,34 @@ touched = {move.server_id for cloud, _ in lived.values() for move in cloud.all_m
 untouchable = set(model.instance_ids.filter(~model.movable).to_pylist())
 assert touched and untouchable and not touched & untouchable, "an instance outside the scope was moved"
 """,
+    "02-first-strategy": """
+import sys
+
+assert not {"ray", "fastapi", "duckdb"} & set(sys.modules), "the notebook is meant to need pure functions only"
+assert len(plan.migrations()) == len(candidate.steps) > 0
+assert rehearsals["cool_down"].score.overload_min_after < rehearsals["do nothing"].score.overload_min_after
+assert compared.notna().all(axis=None)
+assert compared.loc["nobody", "migrations"] == 0 < compared.loc["cool_down, hourly", "migrations"]
+overload_min = compared["overload, host-min"]
+assert overload_min["cool_down, hourly"] < 0.1 * overload_min["nobody"]
+assert compared.loc["cool_down, hourly", "moved, GiB"] < compared.loc["stabilization, hourly", "moved, GiB"]
+assert moved[0] > moved[-1] and overload[0] < overload[-1], "a lower threshold moves more and leaves less overload"
+""",
+    "03-what-if": """
+import sys
+
+assert not {"ray", "fastapi"} & set(sys.modules), "the notebook is meant to need neither Ray nor HTTP"
+assert len(frame) == len(sweep.cells) == 72 and (frame.error == "").all()
+mean = frame.groupby(["topology", "load", "policy"])[["energy_kwh", "overload_min"]].mean()
+for topology in frame.topology.unique():
+    for load in frame.load.unique():
+        at = mean.loc[topology, load]
+        assert at.loc["balance hourly", "overload_min"] < 0.1 * at.loc["nobody", "overload_min"]
+        assert at.loc["consolidate daily", "energy_kwh"] < 0.9 * at.loc["nobody", "energy_kwh"]
+fails = frame[(frame.topology == "ten hosts fail at 9") & (frame.policy == "nobody")]
+assert (fails.down_min > 0).all() and (frame[frame.topology == "as it is"].down_min == 0).all()
+assert shown.groupby("policy").size().eq(288).all()
+""",
 }
 
 
