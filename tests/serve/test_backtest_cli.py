@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import read_model, write_model
 from trimtab.platform.store.measurements import Measurements
-from trimtab.serve import backtest_inputs as inputs
+from trimtab.serve.backtest_load import from_metrics, from_trace, rows_by_name, time_of
+from trimtab.serve.backtest_policies import policies_of, policy_words
 from trimtab.serve.main import app
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.truth import CloudSpec
@@ -100,7 +101,7 @@ def test_json_parquet_and_report_say_the_same(estate: Path, tmp_path: Path) -> N
 
 def test_the_load_that_is_played_is_the_one_that_was_recorded(estate: Path) -> None:
     model = read_model(estate / "snapshot")
-    found = inputs.from_metrics(model, estate / "metrics", None, None, 1)
+    found = from_metrics(model, estate / "metrics", None, None, 1)
     true = SimulatedCloud(SPEC).samples("instance_cpu_usage", "instance", END_S - DAY_S, END_S - DAY_S + 300)
     rows = model.instance_rows(true["resource"].combine_chunks())
     np.testing.assert_allclose(found.record.cpu_pct[288, rows], true["value"].to_numpy(), rtol=1e-6)
@@ -121,13 +122,49 @@ def test_finer_samples_are_averaged_and_strangers_named(tmp_path: Path) -> None:
             "instance_cpu_usage", "instance", pa.table({"resource": [resource] * 10, "at": at, "value": values})
         )
     store.close()
-    found = inputs.from_metrics(model, tmp_path, None, None, None)
+    found = from_metrics(model, tmp_path, None, None, None)
     np.testing.assert_allclose(found.record.cpu_pct[:, 0], [8.0, 28.0])
     assert found.used_memory_mb is None
     assert found.notes == (
         "1 recorded instances are not in the model and are left out (a-stranger)",
         "nothing is recorded before the start: the first audits see little",
     )
+
+
+def test_a_trace_goes_by_uuid_by_name_or_is_dealt_out(tmp_path: Path) -> None:
+    model = SPEC.model()
+    at = END_S + np.arange(0, 2 * DAY_S, 300.0)
+
+    def long(names: list[str]) -> Path:
+        path = tmp_path / f"{names[0]}.parquet"
+        table = {
+            "resource": np.repeat(names, len(at)),
+            "at": np.tile(at, len(names)),
+            "value": np.repeat(10.0 * np.arange(1, len(names) + 1), len(at)),
+        }
+        pq.write_table(pa.table(table), path)
+        return path
+
+    uuids, names = model.instance_ids.to_pylist(), model.instance_names.to_pylist()
+    for known, row in ((uuids, 3), (names, 4)):
+        found = from_trace(model, long([known[row], known[7], "stranger"]), None, None, 1, seed=0)
+        assert (found.start_s, found.end_s) == (END_S + DAY_S, END_S + 2 * DAY_S)
+        np.testing.assert_array_equal(found.record.cpu_pct[:, row], np.full(576, 10))
+        np.testing.assert_array_equal(found.record.cpu_pct[:, 7], np.full(576, 20))
+        assert np.isnan(found.record.cpu_pct[:, 5]).all()
+        assert found.notes == ("1 recorded instances are not in the model and are left out (stranger)",)
+    dealt = from_trace(model, long(["a", "b", "c"]), None, None, None, seed=0)
+    assert (dealt.start_s, dealt.end_s) == (END_S + DAY_S, END_S + 3 * DAY_S)
+    assert np.bincount(dealt.record.cpu_pct[0].astype(int)).tolist()[10::10] == [30, 30, 30]
+    assert "its 3 series are dealt out over them" in dealt.notes[0]
+
+
+def test_a_name_that_two_instances_have_is_nobodys() -> None:
+    model = SPEC.model()
+    names = model.instance_names.to_pylist()
+    names[1] = names[0]
+    twins = model.with_changes(instance_names=pa.array(names, pa.string()))
+    assert rows_by_name(twins, pa.array([names[0], names[2], "x"])).tolist() == [-1, 2, -1]
 
 
 def test_policies_come_from_a_file_too(estate: Path, tmp_path: Path) -> None:
@@ -144,7 +181,7 @@ policies:
     interval_min: 720
 """
     )
-    hourly, packing, level = inputs.policies([], file) + inputs.policies([POLICY], None)
+    hourly, packing, level = policies_of([], file) + policies_of([POLICY], None)
     assert (hourly.name, hourly.interval_s, hourly.limits.migrations_per_host) == ("hourly", 3600, 1)
     assert (packing.name, packing.interval_s) == ("vm_workload_consolidation", 12 * 3600)
     assert (level.name, level.interval_s) == ("level", 7200)
@@ -164,7 +201,7 @@ policies:
     ],
 )
 def test_words_make_a_policy(text: str, found: dict[str, Any]) -> None:
-    assert inputs.policy_words(text) == found
+    assert policy_words(text) == found
 
 
 @pytest.mark.parametrize(
@@ -182,7 +219,7 @@ def test_words_make_a_policy(text: str, found: dict[str, Any]) -> None:
 )
 def test_wrong_policies_are_refused_with_the_remedy(texts: list[str], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        inputs.policies(texts, None)
+        policies_of(texts, None)
 
 
 def test_complaints_name_the_option_and_the_remedy(estate: Path, tmp_path: Path) -> None:
@@ -208,6 +245,6 @@ def test_complaints_name_the_option_and_the_remedy(estate: Path, tmp_path: Path)
 
 
 def test_times_are_read_as_utc_unless_they_say_otherwise() -> None:
-    assert inputs.time_of("2025-11-13", "--to") == END_S
-    assert inputs.time_of("2025-11-13T01:00+01:00", "--to") == END_S
-    assert inputs.time_of(str(END_S), "--to") == END_S
+    assert time_of("2025-11-13", "--to") == END_S
+    assert time_of("2025-11-13T01:00+01:00", "--to") == END_S
+    assert time_of(str(END_S), "--to") == END_S

@@ -19,7 +19,7 @@ from trimtab.platform.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
     from trimtab.platform.model import ClusterModel
-    from trimtab.serve.backtest_inputs import Recorded
+    from trimtab.serve.backtest_load import Recorded
     from trimtab.simulator.backtest import Backtest
     from trimtab.simulator.closed_loop import Case
 
@@ -99,13 +99,14 @@ def backtest(
     Every policy begins with the model's placement and acts on its own: audits, plans, migrations, on the load that was
     recorded. "nobody" is always among them.
     """
-    from trimtab.serve import backtest_inputs as inputs
+    from trimtab.serve import backtest_load as loads
+    from trimtab.serve.backtest_policies import policies_of
     from trimtab.simulator.backtest import backtest as run
 
     if out is not None and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise Conflict(f"{out} exists already: choose another folder or remove it")
-    wanted = inputs.policies(policy or (), policies)
-    times = [inputs.time_of(text, what) if text else None for text, what in ((start, "--from"), (end, "--to"))]
+    wanted = policies_of(policy or (), policies)
+    times = [loads.time_of(text, what) if text else None for text, what in ((start, "--from"), (end, "--to"))]
     model = _model(snapshot, url)
     settings = _settings(model, power, carbon, seed)
     recorded = _recorded(model, metrics, trace, (times[0], times[1], days), seed)
@@ -157,14 +158,14 @@ def _recorded(
     span: tuple[float | None, float | None, float | None],
     seed: int,
 ) -> Recorded:
-    from trimtab.serve import backtest_inputs as inputs
+    from trimtab.serve import backtest_load as loads
 
     if (metrics is None) == (trace is None):
         raise InvalidInput("give --metrics (a folder) or --trace (a file), one of them")
     if metrics is not None:
-        return inputs.from_metrics(model, metrics, *span)
+        return loads.from_metrics(model, metrics, *span)
     assert trace is not None  # noqa: S101 (one of the two is given)
-    return inputs.from_trace(model, trace, *span, seed=seed)
+    return loads.from_trace(model, trace, *span, seed=seed)
 
 
 def _settings(model: ClusterModel, power: str, carbon: str | None, seed: int) -> Callable[[Case, Recorded], Case]:

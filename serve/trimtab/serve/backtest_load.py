@@ -1,11 +1,8 @@
-"""What a backtest is given, read: policies from words or YAML, recorded load from kept metrics or a trace file."""
+"""Recorded load of a backtest, read: from the metrics that a Trimtab kept, or from a trace."""
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,22 +15,16 @@ import pyarrow.compute as pc
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import MEMORY, ClusterModel
-from trimtab.platform.model.compute import Floats
-from trimtab.platform.plugins import load
-from trimtab.platform.schema import read, read_parameters
+from trimtab.platform.model.compute import Floats, Ints
 from trimtab.platform.snapshot import Need
 from trimtab.platform.store.measurements import Measurements
 from trimtab.simulator.backtest import Record, when
-from trimtab.simulator.closed_loop import Policy
-from trimtab.simulator.load import SAMPLE_S, Load, from_planetlab
-from trimtab.simulator.whatif.cell_run import policy_of
-from trimtab.simulator.whatif.scenario import PolicyPoint
+from trimtab.simulator.load import SAMPLE_S, Load
+from trimtab.simulator.traces.read import read_trace
+from trimtab.simulator.traces.trace import Trace, to_days
 
 DAY_S = 86_400.0
 CPU, RAM = "instance_cpu_usage", "instance_ram_usage"
-MINUTES = {"s": 1 / 60, "min": 1.0, "h": 60.0, "d": 1440.0}
-USUAL = ("workload_stabilization", "vm_workload_consolidation")
-HOW = "write a strategy, then what you want to say of name=..., interval=30min, first=5min, PARAMETER=VALUE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,104 +36,6 @@ class Recorded:
     end_s: float
     used_memory_mb: Floats | None
     notes: tuple[str, ...]
-
-
-# -- policies ----------------------------------------------------------------------------------
-
-
-def policies(texts: Sequence[str], file: Path | None) -> list[Policy]:
-    """Policies from `--policy` and `--policies`; without any the usual strategies, every hour.
-
-    Raises:
-        InvalidInput: names the policy, what is wrong with it and what is known.
-    """
-    given = [policy_words(text) for text in texts]
-    if file is not None:
-        given += _of_file(file)
-    given = given or [{"strategy": name} for name in USUAL]
-    points = []
-    for number, one in enumerate(given, start=1):
-        label = one.get("name") or one.get("strategy") or "nobody"
-        strategy = load().strategies.get(str(one.get("strategy")))
-        if strategy is not None:
-            read_parameters(strategy, one.get("parameters", {}))  # tells more of a wrong one
-        points.append(read(PolicyPoint, {"name": str(label), **one}, f"policy {number} ({label})"))
-    return [policy_of(point) for point in points]
-
-
-def policy_words(text: str) -> dict[str, Any]:
-    """A policy as the command line writes it: `workload_stabilization interval=30min thresholds.x=0.05 name=eager`.
-
-    Raises:
-        InvalidInput: it has no strategy, or words that are not name=value.
-    """
-    try:
-        first, *words = shlex.split(text)
-    except ValueError as error:
-        raise InvalidInput(f"policy {text!r}: {HOW}") from error
-    if "=" in first:
-        words, first = [first, *words], ""
-    found: dict[str, Any] = {"strategy": first} if first else {}
-    parameters: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise InvalidInput(f"policy {text!r}: {word!r} is not name=value; {HOW}")
-        if name in {"name", "strategy"}:
-            found[name] = value
-        elif name in {"interval", "first"}:
-            found[f"{name}_min"] = minutes(value, f"policy {text!r}: {name}")
-        elif name in {"migrations_per_host", "migrations_total"}:
-            found.setdefault("limits", {})[name] = _value(value)
-        else:
-            _put(parameters, name.split("."), _value(value))
-    if "strategy" not in found:
-        raise InvalidInput(f"policy {text!r} names no strategy; {HOW}")
-    return {**found, **({"parameters": parameters} if parameters else {})}
-
-
-def minutes(text: str, what: str) -> float:
-    """A length of time such as 90s, 30min, 2h or 1d; a bare number counts minutes.
-
-    Raises:
-        InvalidInput: it is none; `what` says of what.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|m|h|d)?", text.strip())
-    if found is None:
-        raise InvalidInput(f"{what}: {text!r} is no length of time: write 90s, 30min, 2h or 1d")
-    return float(found[1]) * MINUTES[{"m": "min", None: "min"}.get(found[2], found[2])]
-
-
-def _put(into: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for step in path[:-1]:
-        below = into.setdefault(step, {})
-        if not isinstance(below, dict):
-            raise InvalidInput(f"parameter {'.'.join(path)}: {step} has a value already")
-        into = below
-    into[path[-1]] = value
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _of_file(file: Path) -> list[dict[str, Any]]:
-    import yaml  # type: ignore[import-untyped,unused-ignore]  # its stubs are a package of their own
-
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    rows = raw.get("policies") if isinstance(raw, Mapping) else raw
-    if not isinstance(rows, list) or not rows:
-        raise InvalidInput(f"{file}: give a list of policies, or a mapping with such a list under `policies`")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not isinstance(row.get("parameters", {}), dict):
-            raise InvalidInput(f"{file}: policy {number} is no mapping: give name, strategy, interval_min, parameters")
-    return rows
 
 
 # -- times -------------------------------------------------------------------------------------
@@ -224,13 +117,8 @@ def from_metrics(
         memory = _memory(store, model, end, end - begin)
     finally:
         store.close()
-    notes = []
-    if strangers:
-        some = ", ".join(sorted(strangers)[:3])
-        notes.append(f"{len(strangers)} recorded instances are not in the model and are left out ({some})")
-    if past == begin:
-        notes.append("nothing is recorded before the start: the first audits see little")
-    return Recorded(Record.of(model, past, cpu_pct), begin, end, memory, tuple(notes))
+    notes = tuple(_warnings(strangers, past == begin))
+    return Recorded(Record.of(model, past, cpu_pct), begin, end, memory, notes)
 
 
 def _samples(store: Measurements, midnight: float) -> pa.Table:
@@ -283,30 +171,80 @@ def _memory(store: Measurements, model: ClusterModel, at_s: float, window_s: flo
 
 def from_trace(
     model: ClusterModel,
-    file: Path,
+    path: Path,
     start_s: float | None,
     end_s: float | None,
     days: float | None,
     *,
     seed: int,
 ) -> Recorded:
-    """The load of a PlanetLab-style trace file, dealt out over a model's instances; its day is repeated.
+    """The load of a trace: by uuid or name where it knows the model's instances, else dealt out over them.
 
     Args:
         model: whose instances.
-        file: see `load.from_planetlab`.
-        start_s: begin of the time to be played; None: the second day after 1970-01-01, the first one is the past.
-        end_s: its end.
-        days: how long; None: one day.
+        path: anything that `traces.read_trace` reads.
+        start_s: begin of the time to be played. None: so many days before the trace's end; of a trace that is dealt
+            out, a day after its begin, so that strategies have a past.
+        end_s: its end; None: the end of the trace.
+        days: how long; None: 7 at most; of a trace that is dealt out all of it.
         seed: of the dealing.
 
     Raises:
-        InvalidInput: the file cannot be read.
+        InvalidInput: the trace cannot be read, or holds nothing of the time asked for.
     """
-    load = Load(from_planetlab(file, model.instances, seed, variation=0.0), model.instances)
-    begin = DAY_S if start_s is None else start_s
-    begin, end = _span(0.0, np.inf, begin, begin + (days or 1.0) * DAY_S if end_s is None else end_s, None)
+    trace = read_trace(path)
+    rows = model.instance_rows(trace.ids)
+    if not (rows >= 0).any():
+        rows = rows_by_name(model, trace.ids)
+    if not (rows >= 0).any():
+        return _dealt(model, trace, path, start_s, end_s, days, seed)
+    first = np.floor(trace.start_s / SAMPLE_S) * SAMPLE_S
+    begin, end = _span(first, first + SAMPLE_S * len(trace.cpu_pct), start_s, end_s, days)
+    past = max(begin - DAY_S, first)
+    there = slice(round((past - first) / SAMPLE_S), round((end - first) / SAMPLE_S))
+    cpu_pct = np.full((there.stop - there.start, model.instances), np.nan, np.float32)
+    cpu_pct[:, rows[rows >= 0]] = trace.cpu_pct[there, rows >= 0]
+    strangers = trace.ids.filter(pa.array(rows < 0)).to_pylist()
+    return Recorded(Record.of(model, past, cpu_pct), begin, end, None, tuple(_warnings(strangers, past == begin)))
+
+
+def rows_by_name(model: ClusterModel, names: pa.Array) -> Ints:
+    """Rows of instances by name, -1 where there is none or two of that name."""
+    known = model.instance_names
+    counts = pc.value_counts(known)
+    once = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
+    rows = pc.index_in(names, value_set=known)
+    unique = pc.is_in(names, value_set=once)
+    found = pc.if_else(unique, pc.fill_null(rows, -1), -1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.int32)
+
+
+def _dealt(
+    model: ClusterModel,
+    trace: Trace,
+    path: Path,
+    start_s: float | None,
+    end_s: float | None,
+    days: float | None,
+    seed: int,
+) -> Recorded:
+    whole_days = float(np.ceil((trace.end_s - trace.start_s) / DAY_S))
+    begin = np.floor(trace.start_s / DAY_S) * DAY_S + DAY_S if start_s is None else start_s
+    until = begin + (whole_days if days is None else days) * DAY_S if end_s is None else end_s
+    begin, end = _span(0.0, np.inf, begin, until, None)
+    load = Load(to_days(trace, model.instances, seed, variation=0.0), model.instances)
     past = max(begin - DAY_S, 0.0)
     cpu_pct = load.cpu_pct(int(past // SAMPLE_S), round((end - past) / SAMPLE_S))
-    note = f"{file.name} knows none of the model's instances: its traces are dealt out over them, and its day repeated"
+    note = (
+        f"{path.name} knows none of the model's instances: its {len(trace.ids)} series are dealt out over them, "
+        f"its {whole_days:g} days again and again"
+    )
     return Recorded(Record.of(model, past, cpu_pct), begin, end, None, (note,))
+
+
+def _warnings(strangers: Collection[str], no_past: bool) -> Iterator[str]:
+    if strangers:
+        some = ", ".join(sorted(strangers)[:3])
+        yield f"{len(strangers)} recorded instances are not in the model and are left out ({some})"
+    if no_past:
+        yield "nothing is recorded before the start: the first audits see little"
