@@ -96,7 +96,7 @@ def test_a_host_that_is_emptied_and_disabled_saves_energy(small_model: Callable[
         ([_move(0, 1, 2)], {}, "instance vm-0 is on host-0, not on host-1, when its move begins"),
         ([_move(0, 0, 0)], {}, "instance vm-0 is on host-0 already"),
         ([_move(0, 0, 2), _move(0, 0, 2)], {}, "instance vm-0 is busy"),
-        ([_act("resize")], {}, "action 0 is a resize, of which the simulator has no model"),
+        ([_act("levitate")], {}, "action 0: there is a levitate, of which the simulator has no model"),
         ([_act("change_nova_service_state", resource_id="h9", state="disabled")], {}, "the model has no host h9"),
         ([_act("sleep", duration=90_000)], {}, "1 of 1 actions have not ended after 24 hours"),
     ],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from trimtab.platform.proposal import Limits, Plan, PlannedAction
+from trimtab.simulator.other_actions import OtherActions
 from trimtab.simulator.world import Trip, World
 
 MOST_VIOLATIONS = 20
@@ -19,7 +20,15 @@ class PlanRun:
     reached waits at that limit (-1: the total, else the host), so that a freed slot asks only those it may help.
     """
 
-    def __init__(self, world: World, plan: Plan, limits: Limits, notice_s: float, service_s: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        plan: Plan,
+        limits: Limits,
+        notice_s: float,
+        service_s: float,
+        others: OtherActions | None = None,
+    ) -> None:
         """Nothing happens before `start`.
 
         Args:
@@ -28,9 +37,12 @@ class PlanRun:
             limits: migrations in flight.
             notice_s: from the end of a migration until the applier has seen it.
             service_s: what enabling or disabling a service takes.
+            others: carries out what is neither a migration nor a change of a service; one that knows the world only
+                if None.
         """
         self.world, self.actions, self.limits = world, plan.actions, limits
         self.notice_s, self.service_s = notice_s, service_s
+        self.others = OtherActions(world) if others is None else others
         self.violations: list[str] = []  # at most `MOST_VIOLATIONS`, then "and more"
         self.refused: list[int] = []  # instances whose migration could not begin
         self.open = len(plan.actions)
@@ -64,10 +76,16 @@ class PlanRun:
                 self._after(self.service_s, position, partial(self._set_service, action))
             elif action.action_type == "sleep":
                 self._after(int(action.parameters.get("duration", 0)), position)
-            else:
-                if action.action_type != "nop":
-                    self._violated(f"action {position} is a {action.action_type}, of which the simulator has no model")
+            elif action.action_type == "nop":
                 self._after(0.0, position)
+            else:
+                self._other(position, action)
+
+    def _other(self, position: int, action: PlannedAction) -> None:
+        refusal = self.others.begin(action, lambda: self._after(self.notice_s, position))
+        if refusal is not None:
+            self._violated(f"action {position}: {refusal}")
+            self._after(0.0, position)
 
     def _try(self, position: int, action: PlannedAction) -> None:
         """Start a migration, or let it wait at the first limit in its way."""
@@ -110,7 +128,7 @@ class PlanRun:
                 f"instance {model.instance_name(action.instance) or model.instance_id(action.instance)} is {there}, "
                 f"not on {model.host_name(action.source)}, when its move begins"
             )
-        return self.world.refusal(action.instance, destination, live=action.live)
+        return self.others.busy(action.instance) or self.world.refusal(action.instance, destination, live=action.live)
 
     def _set_service(self, action: PlannedAction) -> None:
         model, host = self.world.model, action.host

@@ -13,6 +13,7 @@ from trimtab.platform.snapshot import Snapshot
 from trimtab.simulator.events import Events
 from trimtab.simulator.forecast import Forecast
 from trimtab.simulator.migration import GIB_MB, Physics
+from trimtab.simulator.other_actions import OtherActions
 from trimtab.simulator.plan_run import PlanRun
 from trimtab.simulator.power import Power
 from trimtab.simulator.score import Window, score
@@ -76,7 +77,8 @@ def rehearse(
     del seed
     model, start = snapshot.model, snapshot.taken_at
     world = World(model, Events(start), assumptions.physics(model))
-    run = PlanRun(world, plan, limits, assumptions.notice_s, assumptions.service_s)
+    others = OtherActions(world, snapshot.storage)
+    run = PlanRun(world, plan, limits, assumptions.notice_s, assumptions.service_s, others)
     run.start()
     world.events.run_until(start + horizon_s)
     if run.open:

@@ -43,8 +43,9 @@ class Servers:
     """
 
     world: World
-    load: Load
+    load: Load | None  # None: nobody reads the load of those who are resized
     known: dict[str, Flavor]  # by id
+    told: dict[int, Callable[[], None]] = field(default_factory=dict)  # called once, when the task of a row has ended
     tasks: dict[int, Task] = field(default_factory=dict)
     resizes: dict[int, list[Migration]] = field(default_factory=dict)
     states: list[tuple[float, int, int]] = field(default_factory=list)  # (since, row, state) of every change
@@ -172,9 +173,10 @@ class Servers:
             return
         self._kept[row] = (source, old, before)
         world.remodel(demand=_with_demand(world.model, row, size).demand, flavor=_renamed(world.model, row, flavor))
-        self.load.resize(int(world.events.now // SAMPLE_S) + 1, row, float(old[VCPU]), float(size[VCPU]))
-        for column, resource in ((world.physics.memory_mb, MEMORY), (world.physics.disk_mb, DISK)):
-            column[row] *= size[resource] / old[resource] if old[resource] > 0 else 1.0
+        if self.load is not None:
+            self.load.resize(int(world.events.now // SAMPLE_S) + 1, row, float(old[VCPU]), float(size[VCPU]))
+        grown = np.divide(size, old, out=np.ones(3), where=old > 0)
+        world.rescale(row, float(grown[MEMORY]), float(grown[DISK]))
         self._record(row, task, "completed", "")
         world.put(row, destination, running=False)
         self._become(row, InstanceState.RESIZED)
@@ -227,6 +229,7 @@ class Servers:
             if task.record is not None or not mishap.fails:  # else it stays as it was
                 end()
             del self.tasks[row]
+            self.told.pop(row, lambda: None)()
 
         self.world.events.at(self.world.events.now + takes * mishap.slower, ended)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,6 +32,7 @@ class Storage:
     model: StorageModel
     events: Events
     mb_s: Floats
+    told: dict[int, Callable[[], None]] = field(default_factory=dict)  # called once, when the move of a row has ended
     pool_of: Ints = field(init=False)
     type_of: Ints = field(init=False)
     free_gb: Floats = field(init=False)
@@ -249,6 +251,7 @@ class Storage:
             self.type_of[row] = wanted
         del self.moving[row]
         self._note(row, status=self.model.status[row])
+        self.told.pop(row, lambda: None)()
 
     def _take(self, pool: int, size_gb: float) -> None:
         self.free_gb[pool] -= size_gb

@@ -6,7 +6,7 @@ The rehearsal and the simulated cloud both drive this one class; they differ in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -230,6 +230,13 @@ class World:
     def remodel(self, **changes: Any) -> None:
         """Other states, sizes or flavors of instances from now on; the room they take is the caller's business."""
         self.model = self.place.model = self.model.with_changes(**changes)
+
+    def rescale(self, instance: int, memory: float, disk: float) -> None:
+        """From now on the migrations of an instance copy so many times as much."""
+        memory_mb, disk_mb = self.physics.memory_mb.copy(), self.physics.disk_mb.copy()
+        memory_mb[instance] *= memory
+        disk_mb[instance] *= disk
+        self.physics = self._network.physics = replace(self.physics, memory_mb=memory_mb, disk_mb=disk_mb)
 
     def set_service(self, host: int, *, enabled: bool) -> None:
         """Enable or disable a host for new instances; one that was in standby boots first."""
