@@ -107,7 +107,7 @@ def decide(
     count_over = 0
     for host in range(hosts):
         if s.host[host].residents > 0:
-            add_up(s, w, host, tick)
+            add_up(s, w, rules, host, tick)
             if is_over(s, w, rules, detection, parameter, host):
                 w.host[host].over = True
                 count_over += 1
@@ -122,7 +122,7 @@ def decide(
             taken[many] = v
             many += 1
             w.off[v] = True
-            add_up(s, w, host, tick)
+            add_up(s, w, rules, host, tick)
             if not is_over(s, w, rules, detection, parameter, host):
                 break
     by_demand(s, taken, many)
@@ -136,9 +136,9 @@ def what_if(s: State, rules: Flags, detection: int, tick: int) -> WhatIf:
     """A what-if copy in which nothing has been tried."""
     hosts, vms = len(s.host), len(s.vm)
     window = 0
-    if detection == LR or detection == LRR:  # noqa: PLR1714
+    if LR <= detection <= LRR:
         window = min(tick, 10)
-    elif detection == IQR or detection == MAD:  # noqa: PLR1714
+    elif IQR <= detection <= MAD:
         window = min(tick, WINDOW)
     tried = np.zeros(hosts, TRIED)
     for host in range(hosts):
@@ -177,7 +177,7 @@ def residents_of(s: State, w: WhatIf, host: int, out: Ints) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def add_up(s: State, w: WhatIf, host: int, tick: int) -> None:
+def add_up(s: State, w: WhatIf, rules: Flags, host: int, tick: int) -> None:
     """Sums of a host without the VMs taken off, before anything is appended."""
     total, core, kind = s.host[host].total, s.host[host].core, s.host[host].kind
     window = w.tail.shape[1]
@@ -209,7 +209,7 @@ def add_up(s: State, w: WhatIf, host: int, tick: int) -> None:
         while node >= 0:
             if not w.off[node]:
                 ask = min(s.vm[node].demand, core) * part
-                used += np.floor(ask)
+                used += np.floor(ask) if rules.whole_mips else ask
             node = s.after[node]
     w.host[host].demand, w.host[host].free, w.host[host].used, w.host[host].length = demand, free, used, length
     w.host[host].memory, w.host[host].residents = memory, count

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from trimtab.simulator.planetlab.fleet import Floats
@@ -35,12 +34,12 @@ def overloaded(
         length: how many of the newest samples count.
         work: scratch, [window].
     """
-    if detection == IQR or detection == MAD:  # noqa: PLR1714 (compiled code knows no tuple of two kinds)
+    if IQR <= detection <= MAD:
         if length < ENOUGH:
             return share > FALLBACK
         spread = spread_of(detection, tail, length, work)
         return share > 1 - parameter * spread
-    if detection == LR or detection == LRR:  # noqa: PLR1714
+    if LR <= detection <= LRR:
         if length < REGRESSED:
             return share > FALLBACK
         return ahead(tail, detection == LRR, plain_line, work) * parameter >= 1
@@ -55,8 +54,8 @@ def spread_of(detection: int, tail: Floats, length: int, work: Floats) -> float:
         work[n] = tail[first + n]
     sort(work, length)
     if detection == IQR:
-        low = int(math.floor(0.25 * (length + 1) + 0.5)) - 1
-        high = int(math.floor(0.75 * (length + 1) + 0.5)) - 1
+        low = math.floor(0.25 * (length + 1) + 0.5) - 1
+        high = math.floor(0.75 * (length + 1) + 0.5) - 1
         return work[high] - work[low]
     middle = median(work, length)
     for n in range(length):
@@ -92,7 +91,9 @@ def ahead(tail: Floats, robust: bool, plain_line: bool, work: Floats) -> float:
     if plain_line:
         return plain_ahead(tail, first)
     for n in range(REGRESSED):
-        work[n] = (1 - ((REGRESSED - 1 - n) / (REGRESSED - 1)) ** 3) ** 3
+        far = (REGRESSED - 1 - n) / (REGRESSED - 1)
+        near = 1 - far * far * far
+        work[n] = near * near * near
     start, slope = weighted_line(tail, first, work)
     if robust:
         rest = work[REGRESSED : 2 * REGRESSED]
@@ -105,7 +106,8 @@ def ahead(tail: Floats, robust: bool, plain_line: bool, work: Floats) -> float:
         if scale > 0:
             for n in range(REGRESSED):
                 part = rest[n] / scale
-                work[n] *= (1 - part * part) ** 2 if part < 1 else 0.0
+                keep = 1 - part * part
+                work[n] *= keep * keep if part < 1 else 0.0
             start, slope = weighted_line(tail, first, work)
     return start + slope * (REGRESSED + 1)
 
@@ -147,9 +149,3 @@ def weighted_line(tail: Floats, first: int, weights: Floats) -> tuple[float, flo
         shared += weights[n] * off * (tail[first + n] - mean_y)
     slope = shared / spread if spread > 1e-12 else 0.0
     return mean_y - slope * mean_x, slope
-
-
-@njit(cache=True, error_model="numpy")
-def scratch() -> Floats:
-    """Room for one verdict."""
-    return np.empty(30)

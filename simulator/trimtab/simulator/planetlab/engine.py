@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.simulator.events import Events
@@ -16,7 +17,7 @@ from trimtab.simulator.planetlab.decide import decide, place_first
 from trimtab.simulator.planetlab.fleet import MEMORY_MB_PER_S, SAMPLE_S, START_S, Fleet, Floats, Ints
 from trimtab.simulator.planetlab.flow import begin, close, end, update
 from trimtab.simulator.planetlab.rules import REFERENCE, Policy, Rules
-from trimtab.simulator.planetlab.state import DOWN_COUNT, DOWN_SUM, ENERGY, SHORT_COUNT, SHORT_SUM, State, new_state
+from trimtab.simulator.planetlab.state import ENERGY, SHORT_COUNT, SHORT_SUM, State, new_state
 
 J_PER_KWH = 3.6e6
 
@@ -104,7 +105,7 @@ def simulate(
     run.place()
     run.events.run_until((fleet.ticks + 1) * SAMPLE_S)
     close(run.state)
-    figures = figures_of(run.state, policy, run.migrations, run.full_power_j)
+    figures = figures_of(run.books())
     energy = run.full_power_j * fleet.watts[fleet.kind, -1] / max(fleet.watts[fleet.kind, -1].sum(), 1e-9)
     return Run(
         figures,
@@ -178,6 +179,22 @@ class _Run:
         end(self.state, self.flags, now, now - self.updated_at, movers, nodes, targets)
         self.updated_at = now
 
+    def books(self) -> Books:
+        host, vm, sums = self.state.host, self.state.vm, self.state.sums
+        return Books(
+            energy_j=self.full_power_j if self.policy.name == "NPA" else float(sums[ENERGY]),
+            migrations=self.migrations,
+            active_s=np.ascontiguousarray(host["active_s"]),
+            short_s=np.ascontiguousarray(host["short_s"]),
+            given=np.ascontiguousarray(vm["given"]),
+            asked=np.ascontiguousarray(vm["asked"]),
+            lost=np.ascontiguousarray(vm["lost"]),
+            short_sum=float(sums[SHORT_SUM]),
+            short_count=float(sums[SHORT_COUNT]),
+            downs=np.ascontiguousarray(host["downs"]),
+            up_s=np.ascontiguousarray(host["up_s"]),
+        )
+
     def glance(self, now: float, over: int, movers: Ints, targets: Ints) -> Tick:
         s = self.state
         there = s.vm["home"] >= 0
@@ -186,22 +203,37 @@ class _Run:
         return Tick(self.number, now, active, int(there.sum()), energy, demand, over, movers, targets)
 
 
-def figures_of(s: State, policy: Policy, migrations: int, full_power_j: float) -> Figures:
-    """Metrics of a closed state; Beloglazov and Buyya, CCPE 24(13), 2012, section 6.2."""
-    energy = (full_power_j if policy.name == "NPA" else float(s.sums[ENERGY])) / J_PER_KWH
-    active, asked = float(s.host["active_s"].sum()), float(s.vm["asked"].sum())
-    slatah = float(s.host["short_s"].sum()) / active if active else 0.0
-    pdm = float(s.vm["lost"].sum()) / asked if asked else 0.0
-    count, downs = float(s.sums[SHORT_COUNT]), float(s.sums[DOWN_COUNT])
+class Books(NamedTuple):
+    """What figures are made of: J, MIPS seconds of every VM, seconds of every host, counts."""
+
+    energy_j: float
+    migrations: int
+    active_s: npt.ArrayLike
+    short_s: npt.ArrayLike
+    given: npt.ArrayLike
+    asked: npt.ArrayLike
+    lost: npt.ArrayLike
+    short_sum: float
+    short_count: float
+    downs: npt.ArrayLike
+    up_s: npt.ArrayLike
+
+
+def figures_of(books: Books) -> Figures:
+    """Metrics; Beloglazov and Buyya, CCPE 24(13), 2012, section 6.2."""
+    energy, active, asked = books.energy_j / J_PER_KWH, float(np.sum(books.active_s)), float(np.sum(books.asked))
+    downs = float(np.sum(books.downs))
+    slatah = float(np.sum(books.short_s)) / active if active else 0.0
+    pdm = float(np.sum(books.lost)) / asked if asked else 0.0
     return Figures(
         energy_kwh=energy,
-        migrations=migrations,
+        migrations=books.migrations,
         slatah=slatah,
         pdm=pdm,
         slav=slatah * pdm,
         esv=energy * slatah * pdm,
-        overall=(asked - float(s.vm["given"].sum())) / asked if asked else 0.0,
-        average=float(s.sums[SHORT_SUM]) / count if count else 0.0,
+        overall=(asked - float(np.sum(books.given))) / asked if asked else 0.0,
+        average=books.short_sum / books.short_count if books.short_count else 0.0,
         shutdowns=int(downs),
-        mean_up_s=float(s.sums[DOWN_SUM]) / downs if downs else 0.0,
+        mean_up_s=float(np.sum(books.up_s)) / downs if downs else 0.0,
     )

@@ -9,7 +9,7 @@ from numba import njit
 
 from trimtab.simulator.planetlab.fleet import Ints
 from trimtab.simulator.planetlab.rules import Flags
-from trimtab.simulator.planetlab.state import DOWN_COUNT, DOWN_SUM, ENERGY, SHORT_COUNT, SHORT_SUM, Bools, State
+from trimtab.simulator.planetlab.state import ENERGY, SHORT_COUNT, SHORT_SUM, Bools, State
 
 
 @njit(cache=True, error_model="numpy")
@@ -88,8 +88,8 @@ def note_switch(s: State, host: int) -> None:
     """The latest entry of a host is final: was that a switch on or off?"""
     at, active = s.host[host].at, s.host[host].active
     if s.host[host].was_active and not active:
-        s.sums[DOWN_COUNT] += 1
-        s.sums[DOWN_SUM] += at - s.host[host].on_since
+        s.host[host].downs += 1
+        s.host[host].up_s += at - s.host[host].on_since
     elif active and not s.host[host].was_active:
         s.host[host].on_since = at
     s.host[host].was_active = active
@@ -120,10 +120,9 @@ def settle(s: State, rules: Flags, host: int, time: float) -> None:
     free, wanted, fits = total, 0.0, True
     node = s.host[host].head
     while node >= 0:
-        if node < vms:
-            ask = min(s.vm[node].demand, core)
-        else:
-            ask = min(s.vm[vm_of(node, vms)].demand, core) * 0.1
+        ask = min(s.vm[vm_of(node, vms)].demand, core)
+        if node >= vms:
+            ask *= 0.1
         if fits and free >= ask:
             free -= ask
         elif ask > 0:

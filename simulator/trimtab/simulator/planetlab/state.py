@@ -12,7 +12,7 @@ from trimtab.simulator.planetlab.fleet import SAMPLE_S, START_S, Fleet, Floats, 
 Bools = npt.NDArray[np.bool_]
 
 WINDOW = 30  # samples of history a policy may look at
-ENERGY, SHORT_SUM, SHORT_COUNT, DOWN_COUNT, DOWN_SUM = range(5)  # rows of `sums`
+ENERGY, SHORT_SUM, SHORT_COUNT = range(3)  # rows of `sums`
 
 
 HOST = np.dtype(
@@ -30,6 +30,8 @@ HOST = np.dtype(
         ("on_since", np.float64),
         ("active_s", np.float64),  # seconds active until the latest entry
         ("short_s", np.float64),  # of these, violated
+        ("downs", np.float64),  # shutdowns
+        ("up_s", np.float64),  # seconds from switching on to those
         ("energy", np.float64),  # J
         ("active", np.bool_),  # the latest entry
         ("short", np.bool_),
@@ -77,7 +79,7 @@ class State(NamedTuple):
     measured: Floats  # [V, T] share at tick k in column k - 1
     weight: Floats  # [K, V, T] the same as a share of a host of that kind
     next_busy: npt.NDArray[np.int32]  # [V, T] first column from here on that is not zero
-    sums: Floats  # [5]
+    sums: Floats  # [3]
     random: npt.NDArray[np.uint64]  # [1] state of the generator of RS
 
 
@@ -117,6 +119,6 @@ def new_state(fleet: Fleet, seed: int) -> State:
         measured=measured,
         weight=weight,
         next_busy=np.ascontiguousarray(next_busy, np.int32),
-        sums=np.zeros(5),
+        sums=np.zeros(3),
         random=np.array([seed], np.uint64),
     )
