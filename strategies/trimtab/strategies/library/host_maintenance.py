@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic import Field as Option
+from pydantic.config import JsonDict
 
 from trimtab.platform.contracts import Context
 from trimtab.platform.errors import StrategyError
@@ -32,10 +33,15 @@ COLD = np.zeros(len(InstanceState), bool)  # states in which Nova takes a cold m
 COLD[[InstanceState.ACTIVE, InstanceState.STOPPED]] = True
 
 
+def untyped(schema: JsonDict) -> None:
+    """Do not say that parameters are an object: Watcher's schema does not."""
+    schema.pop("type", None)
+
+
 class Parameters(BaseModel):
     """What an audit may set."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=untyped)
 
     maintenance_node: str = Option(description="The name of the compute node which need maintenance")
     backup_node: str | None = Option(

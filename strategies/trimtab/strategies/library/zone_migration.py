@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
 
 from trimtab.platform.contracts import Context
 from trimtab.platform.errors import StrategyError
@@ -33,6 +41,15 @@ ONE_WAY: list[Any] = [
     {"required": ["src_pool", "dst_pool"], "not": {"required": ["dst_type"]}},
     {"required": ["src_pool", "dst_type"], "not": {"required": ["dst_pool"]}},
 ]
+
+
+ComputeOrder = Literal["vcpu_num", "mem_size", "disk_size", "created_at"]
+StorageOrder = Literal["size", "created_at"]
+
+
+def untyped(words: Any) -> WithJsonSchema:
+    """Show the words alone: Watcher's schema does not say that they are strings."""
+    return WithJsonSchema({"enum": list(get_args(words))})
 
 
 def without_required(schema: dict[str, Any]) -> None:
@@ -76,8 +93,8 @@ class Priority(BaseModel):
     project: list[str] | None = None
     compute_node: list[str] | None = None
     storage_pool: list[str] | None = None
-    compute: Literal["vcpu_num", "mem_size", "disk_size", "created_at"] | None = None
-    storage: Literal["size", "created_at"] | None = None
+    compute: Annotated[ComputeOrder, untyped(ComputeOrder)] | None = None
+    storage: Annotated[StorageOrder, untyped(StorageOrder)] | None = None
     _order: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="wrap")
