@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.snapshot import History
 from trimtab.simulator.forecast import column_means
-from trimtab.simulator.load import PER_DAY, SAMPLE_S, Block, Days, Load, from_planetlab, generated
+from trimtab.simulator.load import PER_DAY, SAMPLE_S, Block, Days, Load, generated
 from trimtab.simulator.score import as_shared
+from trimtab.simulator.traces.read import read_trace
+from trimtab.simulator.traces.trace import Trace, to_days
 from trimtab.simulator.whatif.cells import LOAD, stream
 from trimtab.simulator.whatif.origin import DAY_S, Origin
 from trimtab.simulator.whatif.scenario import LoadPoint
@@ -26,13 +31,28 @@ def load_of(point: LoadPoint, origin: Origin, seed: int) -> Load:
     if point.source == "generated":
         days = generated(instances, own, point.variation)
     elif point.source == "trace":
-        assert point.trace is not None  # noqa: S101 (the scenario's check)
-        days = from_planetlab(point.trace, instances, own, point.variation)
+        days = to_days(trace_of(point), instances, own, point.variation)
     elif origin.history is None:
         raise InvalidInput(f"load {point.name!r}: the base has no recorded load: use generated or trace")
     else:
         days = recorded(origin.history, own, point.variation)
     return Load(grown(days, point.scale, point.growth_pct_per_day, int(origin.start_s // DAY_S)), instances)
+
+
+def trace_of(point: LoadPoint) -> Trace:
+    """The trace that a point names; read once as long as the file does not change.
+
+    Raises:
+        InvalidInput: it cannot be read.
+    """
+    if point.trace is None:
+        raise InvalidInput(f"load {point.name!r} names no trace")
+    return _trace(point.trace, point.trace.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _trace(path: Path, _changed: int) -> Trace:
+    return read_trace(path)
 
 
 def grown(days: Days, scale: float, growth_pct_per_day: float, first_day: int) -> Days:

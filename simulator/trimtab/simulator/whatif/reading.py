@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trimtab.platform.errors import TrimtabError
 from trimtab.simulator.whatif.cells import Cell, cells_of
+from trimtab.simulator.whatif.loads import trace_of
 from trimtab.simulator.whatif.origin import Origin, origin_of
 from trimtab.simulator.whatif.scenario import (
     Base,
@@ -86,7 +87,7 @@ def read_sweep(
     except TrimtabError as error:
         raise InvalidScenario([*faults, f"base: {error}"]) from error
     faults += _topology_faults(raw, begin, _horizon_h(raw))
-    faults += _load_faults(raw, begin)
+    faults += _load_faults(raw, begin, {"folder": folder, "no_files": not files})
     if scenario is None or faults:
         raise InvalidScenario(faults)
     return Sweep(scenario, begin, cells_of(scenario, begin.fingerprint))
@@ -206,12 +207,18 @@ def _topology_faults(raw: Mapping[str, Any], origin: Origin, horizon_h: float) -
                 sound.append(change)
 
 
-def _load_faults(raw: Mapping[str, Any], origin: Origin) -> Iterator[str]:
+def _load_faults(raw: Mapping[str, Any], origin: Origin, context: Mapping[str, Any]) -> Iterator[str]:
+    """Loads that are not there: no record, or a trace that cannot be read."""
     for number, given in enumerate(_points(raw, "load")):
-        if not isinstance(given, Mapping) or given.get("source") != "history" or origin.history is not None:
-            continue
         try:
-            LoadPoint.model_validate(given)
+            point = LoadPoint.model_validate(given, context=dict(context))
         except ValidationError:
-            continue
-        yield f"{path_of(('axes', 'load', number, 'source'))}: the base has no recorded load: use generated or trace"
+            continue  # told already
+        where = ("axes", "load", number)
+        if point.source == "history" and origin.history is None:
+            yield f"{path_of((*where, 'source'))}: the base has no recorded load: use generated or trace"
+        if point.source == "trace":
+            try:
+                trace_of(point)
+            except TrimtabError as error:
+                yield f"{path_of((*where, 'trace'))}: {error}"
