@@ -135,6 +135,22 @@ def test_going_to_standby_costs_the_shutdown_once(small_model: Callable[..., Clu
     assert series.kwh.sum() == pytest.approx(cost[1], rel=1e-12)
 
 
+def test_a_dead_host_that_is_emptied_shuts_nothing_down(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(2, [0])
+    world = World(model, Events(0.0), ASSUMPTIONS.physics(model))
+    world.set_service(0, enabled=False)
+    world.events.run_until(100.0)
+    world.lose_host(0)
+    world.evacuate(0)
+    world.events.run_until(200.0)
+    world.restore_host(0)  # comes back empty and disabled: standby
+    world.events.run_until(300.0)
+    power = Power.of(model.total[:, VCPU]).with_boot(0.0, shutdown_j=np.full(2, 5000.0))
+    load = np.zeros((1, 1), np.float32)
+    result = score(model, world.timeline(), _blocks(load), power, Window(0, 300, 0, 0))
+    assert result.energy_kwh * 3.6e6 == pytest.approx(100 * 72 + 100 * 8 + 300 * 72)
+
+
 def test_watts_of_this_moment_know_booting_hosts() -> None:
     power = Power.of(np.full(2, 10.0))
     no, zero = np.zeros(2, bool), np.zeros(2, np.int64)

@@ -1,8 +1,7 @@
 """Memory pressure: how long hosts hold more used memory than they physically have, and how much more.
 
-Allocation above the physical size (Nova's `ram_allocation_ratio` above 1) is harmless until guests use it; then the
-host swaps. The measure follows the host-memory condition of VMware's "Understanding Memory Resource Management"
-(active plus overhead against machine memory) without modelling what reclaiming costs.
+Allocation above the physical size (Nova's `ram_allocation_ratio` above 1: "Overcommitting CPU and RAM" in Nova's
+administrator guide) is harmless until guests use it; then the host swaps. What swapping costs is not modelled.
 """
 
 from __future__ import annotations

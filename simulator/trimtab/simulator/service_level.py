@@ -1,9 +1,9 @@
 """What users feel: overload, degradation by migrations, contention, memory pressure and downtime.
 
 OTF, PDM, SLAV and ESV: A. Beloglazov and R. Buyya, "Optimal online deterministic algorithms and adaptive heuristics for
-energy and performance efficient dynamic consolidation of virtual machines in cloud data centers", CCPE 24(13), 2012,
-sections 3.5 and 5.2 (OTF is called SLATAH there). Contention: max-min fair sharing with weights (Demers, Keshav and
-Shenker, SIGCOMM 1989), which is what CFS does with guests whose CPU shares are proportional to their vCPUs.
+energy and performance efficient dynamic consolidation of virtual machines in cloud data centers", CCPE 24(13), 2012;
+OTF is called SLATAH there. Contention: max-min fair sharing with weights (Demers, Keshav and Shenker, SIGCOMM 1989),
+which is what CFS does with guests whose CPU shares are proportional to their vCPUs.
 """
 
 from __future__ import annotations
