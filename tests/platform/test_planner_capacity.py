@@ -450,7 +450,7 @@ def test_a_host_is_not_disabled_when_an_instance_that_should_have_left_stays() -
     assert any("host0 is left out" in note for note in made.notes)
 
 
-def test_other_acts_form_a_chain_and_keep_their_order_with_the_instance_they_name() -> None:
+def test_other_acts_keep_their_order_where_it_matters_and_with_the_instance_they_name() -> None:
     model = cluster([9, 9], [0, 0], [1, 1])
     made = plan(
         model,
@@ -466,7 +466,39 @@ def test_other_acts_form_a_chain_and_keep_their_order_with_the_instance_they_nam
     assert made.actions[at["stop"]].parameters == {"resource_id": "id-1"}
     assert made.actions[where[0]].parents == ()
     assert made.actions[where[1]].parents == (at["stop"],)
-    assert set(made.actions[at["resize"]].parents) == {at["stop"], where[0]}
+    assert set(made.actions[at["resize"]].parents) == {at["nop"], where[0]}
+
+
+def test_volumes_move_two_at_a_time_to_a_pool_and_never_while_their_instance_moves() -> None:
+    model = cluster([9, 9], [0, 0], [1, 1])
+
+    def volume(number: int, pool: str, *instances: int) -> Act:
+        wanted = {"migration_type": "migrate", "destination_node": pool}
+        return Act("volume_migrate", f"volume-{number}", wanted, instances=instances)
+
+    steps = [volume(0, "a", 0), Migrate(0, 1), volume(1, "a"), volume(2, "a"), volume(3, "b"), Migrate(1, 1)]
+    made = plan(model, *steps, volume(4, "b", 1), Act("nop", None, {"message": "last"}))
+    at = {action.parameters.get("resource_id", "nop"): n for n, action in enumerate(made.actions)}
+    before = {name: {list(at)[list(at.values()).index(p)] for p in made.actions[n].parents} for name, n in at.items()}
+    assert before["volume-0"] == before["volume-1"] == before["volume-3"] == set()
+    assert before["id-0"] == {"volume-0"}
+    assert before["volume-2"] == {"volume-0"}
+    assert before["volume-4"] == {"id-1"}
+    assert before["nop"] == {f"volume-{n}" for n in range(5)}
+
+
+def test_a_power_off_waits_until_its_host_is_empty_and_disabled_and_is_left_out_when_it_is_not() -> None:
+    turn = Act("change_node_power_state", "metal-0", {"state": "off", "resource_name": "host0"}, host=0)
+    model = cluster([1, 1], [0], [1])
+    made = plan(model, Migrate(0, 1), Act(SERVICE, "s0", {"state": "disabled"}, host=0), turn)
+    assert [(a.action_type, a.parents) for a in made.actions] == [
+        ("migrate", ()),
+        (SERVICE, (0,)),
+        ("change_node_power_state", (1,)),
+    ]
+    full = cluster([1, 1], [0, 1], [1, 1])
+    kept = plan(full, Migrate(0, 1), turn, Act("nop", None, {"message": "hello"}))
+    assert [action.action_type for action in kept.actions] == ["nop"]
 
 
 def test_a_wire_migration_among_the_acts_is_planned_like_any_move() -> None:

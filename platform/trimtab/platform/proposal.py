@@ -21,12 +21,16 @@ class Migrate(NamedTuple):
 
 
 class Act(NamedTuple):
-    """Any other action: type, target and parameters as on the wire; `host` is the row it concerns, or -1."""
+    """Any other action: type, target and parameters as on the wire; `host` is the row it concerns, or -1.
+
+    `instances` are rows of instances whose moves must not overlap with it: those that have its volume attached.
+    """
 
     action_type: str
     resource_id: str | None
     parameters: Mapping[str, Any]
     host: int = -1
+    instances: tuple[int, ...] = ()
 
 
 class Boot(NamedTuple):

@@ -344,7 +344,9 @@ class _Work:
             what = {"migration_type": "migrate", "destination_node": entry.dst_pool}
         else:
             what = {"migration_type": "retype", "destination_type": entry.dst_type}
-        self.steps.append(Act("volume_migrate", storage.volume_id(row), {**what, **name}))
+        servers = self.model.instance_rows(storage.attached_to[row].as_py() or [])
+        attached = tuple(servers[servers >= 0].tolist())
+        self.steps.append(Act("volume_migrate", storage.volume_id(row), {**what, **name}, instances=attached))
         self._at_pool[source] += 1
         self._planned["volume"] += 1
         return True
