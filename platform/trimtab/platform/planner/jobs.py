@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import pairwise
 from operator import itemgetter
 
 from trimtab.platform.model import ClusterModel, GroupPolicy
+from trimtab.platform.planner.acts import about, chained
 from trimtab.platform.planner.rooms import Amounts, Rooms
 from trimtab.platform.planner.wire import check_act, check_move
 from trimtab.platform.proposal import Act, Step
@@ -131,14 +131,13 @@ def _link_hosts(jobs: Sequence[Job]) -> None:
 
 
 def _link_acts(model: ClusterModel, jobs: Sequence[Job]) -> None:
-    """Acts on no host form a chain, and keep their order with the move of the instance they name."""
+    """Acts on no host keep their order where it matters (see `acts`), also with the moves of instances they touch."""
     acts = [job for job in jobs if job.act is not None and job.act.host < 0]
-    for early, late in pairwise(acts):
+    for early, late in chained(acts):
         _link(late.to_leave, early, early.after_arriving, late)
     moves = {job.instance: job for job in jobs if job.act is None}
-    rows = model.instance_rows([(job.act.resource_id if job.act else None) or "" for job in acts])
-    for act, row in zip(acts, rows.tolist(), strict=True):
-        move = moves.get(row) if row >= 0 else None
+    for act, row in about(model, acts):
+        move = moves.get(row)
         if move is not None and act.rank < move.rank:
             _link(move.to_leave, act, act.after_arriving, move)
         elif move is not None:
