@@ -25,7 +25,9 @@ def plan_capacity(model: ClusterModel, candidate: Candidate, limits: Limits) -> 
 
     At every instant of every execution the graph allows, a moving instance counting on both its hosts, no host holds
     more than its capacity (one that did at the start takes nobody in before it is back within it), and no two members
-    of an anti-affinity group share a host unless they did before. Several moves of an instance become one. Circles of
+    of an anti-affinity group share a host unless they did before. The same holds for every continuous rule the model
+    carries: it is kept at every instant, or gets no worse; a move that no order can do so is left out and the rule
+    named. Several moves of an instance become one. Circles of
     full hosts are opened by the cheapest detours through a third host; what cannot be done at all is left out and
     named in the notes. Acts with a host keep the candidate's order with every move from or to that host; other acts
     form a chain, and keep their order with the move of the instance they name. Limits on migrations in flight are
@@ -145,10 +147,10 @@ def _notes(model: ClusterModel, jobs: Sequence[Job]) -> list[str]:
             notes.append(f"{job.act.action_type}{host} is left out: an instance that should have left first stays")
         elif job.fate is Fate.LEFT_OUT:
             to = f"to host {model.host_name(job.destination)}" if job.destination >= 0 else "to go elsewhere"
-            notes.append(
-                f"instance {label(model, job.instance)} stays on host {model.host_name(job.source)}: "
-                f"there is no safe way {to}, nor a third host to wait on"
-            )
+            why = f"there is no safe way {to}, nor a third host to wait on"
+            if job.against:
+                why = f"rule {job.against} would be broken on its way {to}"
+            notes.append(f"instance {label(model, job.instance)} stays on host {model.host_name(job.source)}: {why}")
         elif job.came_by >= 0:
             notes.append(
                 f"instance {label(model, job.instance)} goes by way of host {model.host_name(job.came_by)}, "

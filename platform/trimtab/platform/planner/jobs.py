@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from trimtab.platform.model import ClusterModel, GroupPolicy
 from trimtab.platform.planner.acts import about, chained
+from trimtab.platform.planner.company import pairs
 from trimtab.platform.planner.rooms import Amounts, Rooms
 from trimtab.platform.planner.wire import check_act, check_move
 from trimtab.platform.proposal import Act, Step
@@ -28,7 +29,7 @@ class Job:
     """A move or an act while a plan is made; links are kept apart by side, because a detour cuts a move in two.
 
     `rank` and `first` are positions of the last and the first step it stands for. `waits` counts pending jobs that
-    must be planned before it. `peers` are members of its anti-affinity group that must have left its destination.
+    must be planned before it. `peers` are moves that must have left its destination because a rule keeps them apart.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Job:
     parents: list[Job] = field(default_factory=list)
     room_of: list[Job] = field(default_factory=list)
     came_by: int = -1  # the third host of a detour
+    against: str = ""  # the rule that would be broken on the way
     lazy: bool = False
 
     def before(self) -> list[Job]:
@@ -145,7 +147,9 @@ def _link_acts(model: ClusterModel, jobs: Sequence[Job]) -> None:
 
 
 def _link_peers(model: ClusterModel, jobs: Sequence[Job]) -> None:
-    """A member of an anti-affinity group arrives after the members that leave its destination."""
+    """Whoever a rule keeps apart from others arrives after those that leave its destination."""
+    for early, late in pairs(model, jobs):
+        _link(late.peers, early, early.after_leaving, late)
     anti = (model.group_policy == GroupPolicy.ANTI_AFFINITY).tolist()
     if not any(anti):
         return

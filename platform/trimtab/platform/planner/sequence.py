@@ -10,6 +10,8 @@ import numpy as np
 
 from trimtab.platform.model import MEMORY, ClusterModel, GroupPolicy
 from trimtab.platform.model.compute import Bools
+from trimtab.platform.planner import company
+from trimtab.platform.planner.budgets import Budgets
 from trimtab.platform.planner.jobs import Fate, Job
 from trimtab.platform.planner.knots import knots
 from trimtab.platform.planner.rooms import Amounts, Rooms
@@ -58,8 +60,13 @@ class Sequencer:
                 self._leaving[job.source].append(job)
             elif job.act.host >= 0:
                 self._resting[job.act.host] = False
+        self._budgets = Budgets(model, jobs)
+        for number, rule in company.hindered(model, jobs).items():
+            jobs[number].against = rule
+            self._leave_out(jobs[number])
         for number in script:
-            if not jobs[number].waits and self._has_room(jobs[number]):
+            open_ = not jobs[number].waits and jobs[number].fate is Fate.PENDING
+            if open_ and self._has_room(jobs[number]):
                 self._plan(jobs[number])
         self._ready.extend(job for job in jobs if not job.waits and job.fate is Fate.PENDING)
 
@@ -110,9 +117,13 @@ class Sequencer:
         return [job for job in self.jobs if job.fate is Fate.PENDING and not job.lazy]
 
     def _has_room(self, job: Job) -> bool:
-        return job.destination < 0 or self.rooms.fits(job.destination, job.need)
+        if job.destination < 0:
+            return True
+        return self.rooms.fits(job.destination, job.need) and not self._budgets.lacking(job)
 
     def _awaited(self, job: Job) -> bool:
+        if self._budgets.generous(job):
+            return True
         return self.rooms.short(job.source) or any(late.fate is Fate.PENDING for late in job.after())
 
     def _wait(self, job: Job) -> None:
@@ -130,15 +141,19 @@ class Sequencer:
         waiting = self._waiting[host]
         for need in list(waiting):
             queue = waiting[need]
+            held: list[Job] = []
             while queue and self.rooms.fits(host, need):
                 job = queue.popleft()
                 if job.fate is not Fate.PENDING:
                     continue
-                if self._awaited(job):
+                if self._budgets.lacking(job):
+                    held.append(job)
+                elif self._awaited(job):
                     self._plan(job)
                 else:
                     job.lazy = True
                     self._lazy.append(job)
+            queue.extendleft(reversed(held))
             if not queue:
                 del waiting[need]
         if waiting:
@@ -168,12 +183,20 @@ class Sequencer:
         if job.act is None:
             if job.destination >= 0:
                 room_of.update(dict.fromkeys(self.rooms.arrive(job.destination, job.need)))
+            drawn, eased = self._budgets.plan(job)
+            room_of.update(dict.fromkeys(drawn))
+            self._stir(eased)
             self.rooms.leave(job.source, job.need, job)
             self._dirty[job.source] = None
         job.room_of = list(room_of)
         job.parents = list(parents | room_of)
         self.planned.append(job)
         self._release(job.after())
+
+    def _stir(self, eased: Bools | None) -> None:
+        """Look again at the arrivals of hosts whose limits have got room."""
+        if eased is not None:
+            self._dirty.update((host, None) for host in self._waiting if eased[host])
 
     def _release(self, jobs: Iterable[Job]) -> None:
         for late in jobs:
@@ -188,12 +211,24 @@ class Sequencer:
             job = gone.pop()
             if job.fate is not Fate.PENDING:
                 continue
+            job.against = job.against or self._rule_against(job)
             job.fate = Fate.LEFT_OUT
             if job.act is None and job.destination >= 0:
                 self.rooms.forget(job.destination, job.need)
+                self._stir(self._budgets.forget(job.destination))
             if job.act is None:
                 gone += [late for late in job.after_leaving if job in late.peers or _closes(late, job.source)]
             self._release(job.after())
+
+    def _rule_against(self, job: Job) -> str:
+        """The rule because of which a job is left out, if it is one."""
+        if job.act is not None or job.destination < 0:
+            return ""
+        lacking = self._budgets.lacking(job)
+        if lacking and self.rooms.fits(job.destination, job.need):
+            return self._budgets.accounts[lacking[0]].label
+        left = (peer for peer in job.peers if peer.fate is not Fate.PLANNED)
+        return next((rule for peer in left if (rule := company.between(self.model, peer, job))), "")
 
     # -- circles -----------------------------------------------------------------------------------------------
 
@@ -243,10 +278,18 @@ class Sequencer:
         waits: list[list[int]] = []
         for job in jobs:
             ahead = [node[early] for early in job.before() if early in node]
-            if job.act is None and not self._has_room(job):
+            arrives = job.act is None and job.destination >= 0
+            if arrives and not self.rooms.fits(job.destination, job.need):
                 ahead.append(hosts.setdefault(job.destination, len(jobs) + len(hosts)))
+            if arrives:  # limits are numbered behind the hosts
+                limits = (self.model.hosts + k for k in self._budgets.lacking(job))
+                ahead += [hosts.setdefault(limit, len(jobs) + len(hosts)) for limit in limits]
             waits.append(ahead)
         for host in hosts:
+            if host >= self.model.hosts:
+                givers = (job for job in jobs if job.act is None and self._budgets.gives(job, host - self.model.hosts))
+                waits.append([node[job] for job in givers])
+                continue
             self._leaving[host] = [j for j in self._leaving[host] if j.fate is Fate.PENDING and j.source == host]
             waits.append([node[job] for job in self._leaving[host] if job in node])
         return waits
@@ -283,7 +326,7 @@ class Sequencer:
                     self.settle()
                     third = self._third_host(job, force) if self._may_detour(job) else -1
                 if third < 0:
-                    if self.model.group[job.instance] < 0:
+                    if self.model.group[job.instance] < 0 and not self.model.rules:
                         nowhere.add(kind)
                     continue
                 self._go_by(job, third)
@@ -324,6 +367,8 @@ class Sequencer:
             ok &= model.zone.codes == zone
         if (group := int(model.group[job.instance])) >= 0:
             ok &= self._away_from_peers(job.instance, group)
+        ok = company.resting(model, job, self._move_of, ok)
+        ok = self._budgets.resting(job.source, job.destination, ok)
         ok[[job.source, job.destination]] = False
         best = int(np.argmax(np.where(ok, free[:, MEMORY], np.iinfo(np.int64).min)))
         return best if ok[best] else -1
@@ -356,6 +401,7 @@ class Sequencer:
                 early[:] = [hop if one is job else one for one in early]
         self.jobs.append(hop)
         self.rooms.announce(third, job.need)
+        self._budgets.announce(third)
         self._plan(hop)
         job.source = job.came_by = third
         self._leaving[third].append(job)

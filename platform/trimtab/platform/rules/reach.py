@@ -64,9 +64,7 @@ def obeying(model: ClusterModel, host_of: Ints, instance: int, *, at_every_step:
     if book.empty:
         return ok
     if at_every_step:
-        for rule_of, masked in _continuous_masks(model, book):
-            if instance in rule_of:
-                ok &= masked
+        ok &= always_allowed(model, instance)
     elif book.klass[instance] >= 0:
         ok &= book.allowed[book.klass[instance]]
     in_lonely: list[int] = []
@@ -151,12 +149,18 @@ def _limit(
             ok &= ~on
 
 
-def _continuous_masks(model: ClusterModel, book: Rulebook) -> list[tuple[frozenset[int], Bools]]:
-    def make(_: ClusterModel) -> list[tuple[frozenset[int], Bools]]:
-        masks = ((rule, host_mask(model, rule)) for rule in book.rules if rule.continuous)
-        return [(frozenset(rule.members.tolist()), mask) for rule, mask in masks if mask is not None]
+def always_allowed(model: ClusterModel, instance: int) -> Bools:
+    """Hosts that the continuous rules which name hosts let an instance be on, [H]."""
+    ok = np.ones(model.hosts, bool)
+    for members, mask in model.derived("continuous masks", _continuous_masks):
+        if instance in members:
+            ok &= mask
+    return ok
 
-    return model.derived("continuous masks", make)
+
+def _continuous_masks(model: ClusterModel) -> list[tuple[frozenset[int], Bools]]:
+    masks = ((rule, host_mask(model, rule)) for rule in rulebook(model).rules if rule.continuous)
+    return [(frozenset(rule.members.tolist()), mask) for rule, mask in masks if mask is not None]
 
 
 def _hosts(host_of: Ints, members: Ints) -> Ints:
