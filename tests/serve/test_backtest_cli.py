@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,13 @@ def refused(*arguments: str | Path) -> str:
 
 def given(estate: Path) -> tuple[str | Path, ...]:
     return ("--snapshot", estate / "snapshot", "--metrics", estate / "metrics")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and writes no log."""
+
+    def log_message(self, *args: Any, **more: Any) -> None:
+        """Nothing."""
 
 
 def test_help_teaches_the_syntax_of_policies() -> None:
@@ -220,6 +230,24 @@ def test_words_make_a_policy(text: str, found: dict[str, Any]) -> None:
 def test_wrong_policies_are_refused_with_the_remedy(texts: list[str], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         policies_of(texts, None)
+
+
+def test_the_model_can_come_from_an_address(estate: Path, tmp_path: Path) -> None:
+    served = tmp_path / "v1" / "cluster" / "model"
+    served.mkdir(parents=True)
+    for file in (estate / "snapshot").iterdir():
+        (served / file.stem).write_bytes(file.read_bytes())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        load = ("--metrics", estate / "metrics", "--days", "0.25", "-p", POLICY, "--json")
+        assert told("--url", url, *load).output == told("--snapshot", estate / "snapshot", *load).output
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_complaints_name_the_option_and_the_remedy(estate: Path, tmp_path: Path) -> None:

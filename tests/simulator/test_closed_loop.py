@@ -23,6 +23,7 @@ from trimtab.platform.snapshot import History, Need, Snapshot
 from trimtab.simulator.carbon import Intensity
 from trimtab.simulator.closed_loop import Case, Outcome, Policy, run
 from trimtab.simulator.events import Events
+from trimtab.simulator.failures import random_failures
 from trimtab.simulator.happenings import Happening
 from trimtab.simulator.load import Load, generated
 from trimtab.simulator.measurements import Measurements
@@ -222,6 +223,35 @@ def test_failed_moves_are_told_to_later_audits_and_the_run_goes_on(small_model: 
     assert outcome.figures["failed_migrations"] == 1
     assert outcome.figures["failed_audits"] == 0
     assert outcome.score.moves == 1
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=8, deadline=None)
+def test_hosts_that_fail_mid_run_break_neither_audits_nor_capacity(seed: int) -> None:
+    model = CloudSpec(hosts=8, instances=64, seed=seed).model()
+    random = np.random.default_rng(seed)
+    failures = random_failures(8, DAY_S / 2, 6.0, 1.0, random, START_S, evacuate_after_s=300.0)
+    coming = [Happening(START_S + 300.0 * n, "arrive", n) for n in range(10)]
+    going = [Happening(START_S + 9000.0 + 777.0 * n, "depart", n + 20) for n in range(10)]
+    happenings = tuple(sorted((*failures, *coming, *going), key=lambda happening: happening.at))
+    host_of = model.host_of.copy()
+    host_of[:10] = -1
+    model = model.with_changes(host_of=host_of)
+    parameters = level()
+    strategy = Does(
+        lambda snapshot: balancing().propose(snapshot, parameters, Context()), balancing().needs(parameters)
+    )
+    policy = Policy("level", strategy, interval_s=900.0)
+    case = case_of(policy, model, seed, horizon_s=DAY_S / 2, happenings=happenings)
+    outcome = run(case)
+    assert outcome.failures == ()
+    assert len(strategy.seen) + outcome.figures["skipped_audits"] == 48
+    for snapshot in strategy.seen:
+        now = snapshot.model
+        assert (now.used() <= np.maximum(now.capacity, model.used()) + 1e-6).all()
+        assert (now.host_of[20:30] < 0).sum() == (snapshot.taken_at >= START_S + 9000 + 777.0 * np.arange(10)).sum()
+    assert run(case).score == outcome.score
+    assert bool(failures) == (outcome.figures["down_min"] > 0)
 
 
 def test_instances_that_arrive_and_leave_are_seen_as_they_are(small_model: Callable[..., ClusterModel]) -> None:
