@@ -90,7 +90,7 @@ async def in_batches(
                 if lost is None:
                     ran = future.result()
                     seconds = max(sum(one.seconds for one in ran) / len(ran), 1e-6)
-                    size = max(1, min(int(batch_s / seconds), 4 * max(size, len(batch))))
+                    size = max(1, min(round(batch_s / seconds), 4 * max(size, len(batch))))
                     yield list(zip(batch, ran, strict=True))
                 elif isinstance(lost, WorkerLost):
                     for n in batch:
