@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from trimtab.platform.errors import TrimtabError
 from trimtab.platform.settings import Settings
 from trimtab.serve.backtest_command import backtest
+from trimtab.serve.bench_command import bench
 from trimtab.serve.client import Client
 from trimtab.serve.show import actions_table, candidates_table
 
@@ -54,6 +55,7 @@ app.command()(backtest)
 app.add_typer(audits, name="audit")
 app.add_typer(plans, name="plan")
 app.add_typer(snapshots, name="snapshot")
+app.add_typer(bench, name="bench")
 app.add_typer(whatifs, name="whatif")
 
 console = Console()

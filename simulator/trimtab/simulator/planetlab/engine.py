@@ -136,6 +136,8 @@ class _Run:
                 f"VM {wrong} ({self.fleet.mips[wrong]:g} MIPS, {self.fleet.memory[wrong]:g} MB) fits on no host at the "
                 f"start; give more than {len(self.fleet.kind)} hosts or fewer traces"
             )
+        if not self.rules.unused_is_off:
+            self.state.host["was_active"] = self.state.host["residents"] > 0
         if not self.rules.start_is_free:
             self.events.at(START_S, lambda: self.full_update(self.events.now))
         if self.fleet.ticks:

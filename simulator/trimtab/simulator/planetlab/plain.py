@@ -279,6 +279,8 @@ class PlainRun:
                 raise ValueError(f"VM {vm.row} fits nowhere")
             best.vms.append(vm)
             vm.home = best
+        for host in self.hosts:
+            host.was_active = self.rules.unused_is_off or bool(host.vms)
 
     def decide(self) -> list[tuple[Vm, Host]]:
         """One consolidation step."""

@@ -39,8 +39,8 @@ class Rules:
     Attributes:
         idle_vms_vanish: a VM whose demand is exactly zero is removed for the rest of the day (Q1).
         memory_binds: memory counts at every placement, not only at the first (the other way round: Q2).
-        unused_is_off: a host without CPU use is off and draws nothing; otherwise a host is on while it holds a VM, and
-            draws at least its idle power (Q3).
+        unused_is_off: a host without CPU use is off and draws nothing; otherwise a host is on while it holds a VM,
+            from the start, and draws at least its idle power (Q3).
         start_is_free: what happens before the first tick costs nothing (Q3).
         power_against_measured: the power a placement adds is counted from the utilisation last measured, not from
             that of the placement being tried, and switching a host on adds nothing (Q4).
