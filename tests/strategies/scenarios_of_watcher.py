@@ -105,6 +105,38 @@ def scenario_8_with_4_nodes(status: Sequence[str] = ("enabled",) * 4) -> Cluster
     )
 
 
+def scenario_3_with_2_nodes() -> ClusterModel:
+    """Two hosts with one instance each."""
+    return cluster([(40, 250, 132)] * 2, [(0, 10, 20, 2), (1, 10, 20, 2)])
+
+
+def scenario_6_with_2_nodes() -> ClusterModel:
+    """Two hosts with two instances each."""
+    return cluster([(40, 250, 132)] * 2, [(host, 10, 20, 32) for host in (0, 0, 1, 1)])
+
+
+def scenario_7_with_2_nodes() -> ClusterModel:
+    """Two hosts with two instances each, all with a priority."""
+    priorities = [f'{{"watcher-priority": "{number}"}}' for number in (8, 4, 1, 9)]
+    guests = [(0, 10, 20, 2), (0, 15, 20, 2), (1, 10, 20, 2), (1, 10, 20, 2)]
+    return cluster([(50, 250, 132)] * 2, guests, instance_columns={"metadata": priorities})
+
+
+def scenario_10() -> ClusterModel:
+    """Eight hosts, two of them without instances, the last two disabled."""
+    guests = [(0, 10), (0, 15), (1, 14), (2, 10), (2, 10), (2, 10), (3, 8), (4, 10), (7, 12)]
+    return cluster(
+        [(40, 250, 132)] * 8,
+        [(host, vcpus, 20, 20) for host, vcpus in guests],
+        host_columns={"status": ["enabled"] * 6 + ["disabled"] * 2},
+    )
+
+
+def scenario_11_with_2_nodes_2_instances() -> ClusterModel:
+    """Two hosts with an instance each that is far too large for either."""
+    return cluster([(1, 1, 1)] * 2, [(0, 10, 20, 2), (1, 10, 20, 2)])
+
+
 # Table C1: what Watcher's fake gnocchi says of scenario 1.
 GNOCCHI = {
     "instance_cpu_usage": [7.0, 7, 10, 5, 5, 10, 8, 4, 0, 0],
