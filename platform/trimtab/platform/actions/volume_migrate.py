@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
@@ -11,6 +12,7 @@ from trimtab.platform.contracts import Tools, Volume
 from trimtab.platform.errors import ActionFailed, ActionSkipped, CloudConflict
 from trimtab.platform.watch import patiently, until_done
 
+S_PER_GB = 100.0  # patience: a volume that is copied slower than this (10 MB/s) is not waited for
 USABLE = ("available", "in-use")
 ATTACHED_TO = ("ACTIVE", "PAUSED")
 
@@ -127,7 +129,11 @@ class VolumeMigrate:
                     raise
             return False
 
-        await until_done(self.tools, advance, f"Volume {volume_id} is not {_target(wanted)}")
+        volume = await self._volume(volume_id)
+        longest = self.tools.deadline_s + S_PER_GB * (0.0 if volume is None else volume.size_gb)
+        patient = replace(self.tools, deadline_s=longest)
+        kind = "of type" if _retypes(wanted) else "on"
+        await until_done(patient, advance, f"Volume {volume_id} is not {kind} {_target(wanted)}")
 
     async def _must_be_movable(self, wanted: Parameters, volume: Volume) -> None:
         """What Cinder finds out late or not at all."""
