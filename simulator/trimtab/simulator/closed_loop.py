@@ -102,7 +102,14 @@ class Case:
 
 
 class Outcome(NamedTuple):
-    """What a policy did and what came of it; `figures` have their units in their names."""
+    """What a policy did and what came of it.
+
+    `score` is over the whole time: while a plan runs is "during", all other time "after". `figures`: counts are audits,
+    skipped_audits (a plan was still running), failed_audits, plans, migrations (begun), failed_migrations (refused ones
+    too), rejected_arrivals, crashed_instances; the others have their units in their names, those of
+    `service_level.ServiceLevel` its meaning; migrating_min is time with a migration under way, carbon_kg is there
+    where an intensity was given. `series`: see `series.series_of`.
+    """
 
     score: Score
     figures: dict[str, float]
@@ -181,7 +188,7 @@ class _Audits:
 
     def _act(self) -> None:
         policy, world = self.case.policy, self.world
-        model = self.case.model.with_changes(
+        model = world.model.with_changes(
             host_of=world.place.host_of.copy(), up=world.up.copy(), enabled=world.enabled.copy()
         )
         snapshot = self.observed.snapshot(model, self._failed_before())
