@@ -37,8 +37,9 @@ from trimtab.simulator.load import SAMPLE_S, Load
 from trimtab.simulator.measurements import Measurements
 from trimtab.simulator.metal import Metal
 from trimtab.simulator.migration import Mishap
+from trimtab.simulator.playback import OVERLOADED
 from trimtab.simulator.power import Power
-from trimtab.simulator.score import OVERLOADED, Window, score
+from trimtab.simulator.score import Window, score
 from trimtab.simulator.servers import Servers, flavors_of
 from trimtab.simulator.storage import Storage
 from trimtab.simulator.truth import CloudSpec, true_blocks

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from trimtab.platform.model import VCPU, ClusterModel
+from trimtab.simulator.playback import NEARLY, OVERLOADED
 from trimtab.simulator.power import Power
-from trimtab.simulator.score import NEARLY, OVERLOADED, Series
+from trimtab.simulator.score import Series
 from trimtab.simulator.timeline import INSTANCE, Move, Timeline
 
 

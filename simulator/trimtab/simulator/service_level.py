@@ -17,8 +17,9 @@ from numba import njit
 from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.simulator.memory_pressure import memory_pressure
+from trimtab.simulator.playback import NEARLY, OVERLOADED
 from trimtab.simulator.power import Power
-from trimtab.simulator.score import NEARLY, OVERLOADED, Blocks, Window, as_shared, score
+from trimtab.simulator.score import Blocks, Window, as_shared, score
 from trimtab.simulator.timeline import HOST, INSTANCE, UP, Timeline
 from trimtab.simulator.world import BURNS_CPU
 
