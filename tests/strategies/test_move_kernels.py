@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from trimtab.platform.model.compute import Floats, Ints
-from trimtab.strategies import receiving, reference_moves, releasing
+from trimtab.strategies import receiving, reference_moves, releasing, warm
 from trimtab.strategies.feasibility import Field, used_of
 
 SEEDS = some.integers(0, 2**32 - 1)
@@ -123,6 +123,12 @@ def test_the_tree_finds_every_host_with_room_in_order() -> None:
                 found.append(at)
                 at += 1
             assert found == np.flatnonzero(open_ & (limit >= need[instance]).all(axis=1)).tolist()
+
+
+def test_warming_up_compiles_these_kernels_too() -> None:
+    warm.warm()
+    for kernel in (releasing.release, receiving.receive, receiving.even_out):
+        assert len(kernel.signatures) >= 1
 
 
 def test_rounds_let_hosts_take_turns() -> None:
