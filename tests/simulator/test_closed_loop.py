@@ -18,7 +18,7 @@ from trimtab.platform.errors import InvalidInput, PlanError, StrategyError
 from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.platform.planner import plan_capacity
 from trimtab.platform.plugins import load as load_plugins
-from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan
+from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan, PlannedAction
 from trimtab.platform.snapshot import History, Need, Snapshot
 from trimtab.simulator.carbon import Intensity
 from trimtab.simulator.closed_loop import Case, Outcome, Policy, run
@@ -203,6 +203,12 @@ def test_a_candidate_that_breaks_a_rule_fails_its_audit(small_model: Callable[..
     assert outcome.moves == ()
 
 
+def at_once(model: ClusterModel, candidate: Candidate, limits: Limits) -> Plan:
+    """All moves side by side, whatever the planner would prefer."""
+    moves = candidate.moves().tolist()
+    return Plan(tuple(PlannedAction("migrate", {}, instance=v, source=-1, destination=h) for v, h in moves))
+
+
 def test_failed_moves_are_told_to_later_audits_and_the_run_goes_on(small_model: Callable[..., ClusterModel]) -> None:
     model = small_model(3, [0, 0], [(2, 16_384, 20)] * 2)
     slow = replace(ASSUMPTIONS, nic_mb_s=100.0, dirty_mb_s=0.0).physics(model)  # 164 s alone, 328 s together
@@ -214,7 +220,8 @@ def test_failed_moves_are_told_to_later_audits_and_the_run_goes_on(small_model: 
 
     strategy = Does(away, [Need("host_cpu_usage", "host")])
     happenings = (Happening(START_S + 200, "host_down", 1), Happening(START_S + 9000, "host_up", 1))
-    case = case_of(Policy("away", strategy), model, horizon_s=4 * 3600.0, physics=slow, happenings=happenings)
+    policy = Policy("away", strategy, planner=at_once, limits=Limits(2, 20))
+    case = case_of(policy, model, horizon_s=4 * 3600.0, physics=slow, happenings=happenings)
     outcome = run(case)
     assert [snapshot.failed_before for snapshot in strategy.seen] == [(), (0,), (0,), (0,)]
     assert [bool(snapshot.model.up[1]) for snapshot in strategy.seen] == [True, False, False, True]
@@ -276,7 +283,8 @@ def test_time_migrating_counts_overlaps_once_and_hosts_in_use_by_time(
     model = small_model(3, [0, 0], [(2, 16_384, 20)] * 2)
     slow = replace(ASSUMPTIONS, nic_mb_s=100.0, dirty_mb_s=0.0, downtime_s=0.0, setup_s=0.0).physics(model)
     strategy = Does(lambda _: (Candidate((Migrate(0, 1), Migrate(1, 2))),))
-    outcome = run(case_of(Policy("away", strategy, interval_s=DAY_S), model, horizon_s=3276.8, physics=slow))
+    policy = Policy("away", strategy, interval_s=DAY_S, planner=at_once, limits=Limits(2, 20))
+    outcome = run(case_of(policy, model, horizon_s=3276.8, physics=slow))
     assert outcome.figures["migrating_min"] == pytest.approx(327.68 / 60)
     # Both arrive after a tenth of the time: from one host in use to two.
     assert outcome.figures["hosts_in_use_mean"] == pytest.approx(0.1 * 1 + 0.9 * 2)
