@@ -280,7 +280,7 @@ SELF = uuid_of("x")
             "Action failed in post_condition: Failed in post_condition",
         ),
         ("nop", {"colour": "red"}, "FAILED", "Action failed in pre_condition: ValidationError"),
-        ("resize", {}, "FAILED", "Action failed in pre_condition: Error loading plugin 'resize'"),
+        ("evacuate", {}, "FAILED", "Action failed in pre_condition: Error loading plugin 'evacuate'"),
         ("odd", {"fail_pre_condition": True}, "FAILED", "Action failed in pre_condition: KeyError"),
         ("odd", {"fail_execute": True}, "FAILED", "Action failed in execute: ZeroDivisionError"),
         ("odd", {"fail_post_condition": True}, "FAILED", "Action failed in post_condition: OSError"),

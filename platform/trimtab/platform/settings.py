@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     whatif_most_cells: int = Field(100_000, ge=1, description="A what-if sweep with more cells is refused")
     whatif_deadline_s: float = Field(600.0, gt=0, description="A cell of a what-if that takes longer is stopped")
 
-    migrations_per_host: int = Field(2, ge=1)
+    migrations_per_host: int = Field(1, ge=1)
     migrations_total: int = Field(20, ge=1)
     migration_interval_s: float = Field(5.0, ge=0.1, description="Cloud seconds between two looks at a migration")
     migration_deadline_s: float = Field(900.0, gt=0)

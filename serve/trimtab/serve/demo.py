@@ -27,7 +27,7 @@ from trimtab.serve.show import candidates_table, follow_plan
 # What each step takes on two cores, in seconds: only for the progress bars.
 USUAL_S = {"Ray, actors and API": 22.0, "the cloud's inventory and its load of the last day": 5.0}
 # One second here is half a minute there, so the cloud is collected and watched in short intervals of wall time.
-BRISK = {"collect_interval_s": 90.0, "migration_interval_s": 5.0, "migrations_total": 40, "migrations_per_host": 2}
+BRISK = {"collect_interval_s": 90.0, "migration_interval_s": 5.0, "migrations_total": 40}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 
 from trimtab.platform.contracts import Rehearsal
 from trimtab.platform.model import DISK, MEMORY, VCPU, ClusterModel
+from trimtab.platform.planner import durations
 from trimtab.platform.proposal import Limits, Plan
 from trimtab.platform.snapshot import Snapshot
 from trimtab.simulator.events import Events
@@ -31,12 +32,12 @@ class Assumptions:
     applier has seen that a migration ended (half its polling interval). `service_s`: to enable or disable a service.
     """
 
-    nic_mb_s: float = 1000.0
-    dirty_mb_s: float = 40.0
-    disk_share: float = 0.25
-    setup_s: float = 3.0
-    downtime_s: float = 0.5
-    notice_s: float = 2.5
+    nic_mb_s: float = durations.NIC_MB_S
+    dirty_mb_s: float = durations.DIRTY_MB_S
+    disk_share: float = durations.DISK_SHARE
+    setup_s: float = durations.SETUP_S
+    downtime_s: float = durations.DOWNTIME_S
+    notice_s: float = durations.NOTICE_S
     service_s: float = 1.0
 
     def physics(self, model: ClusterModel) -> Physics:

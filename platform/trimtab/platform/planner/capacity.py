@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from trimtab.platform.errors import PlanError
 from trimtab.platform.model import ClusterModel
+from trimtab.platform.planner.durations import busiest_link_first
 from trimtab.platform.planner.jobs import Fate, Job, jobs_of
 from trimtab.platform.planner.order import orders
 from trimtab.platform.planner.rooms import Rooms
@@ -37,7 +38,7 @@ def plan_capacity(model: ClusterModel, candidate: Candidate, limits: Limits) -> 
         PlanError: the candidate wants moves and none of its steps can be done, or names no row of the model.
     """
     planned, notes = safe_jobs(model, candidate)
-    return Plan(actions_of(model, in_order(planned)), notes)
+    return Plan(actions_of(model, in_order(planned, busiest_link_first(model, planned))), notes)
 
 
 def safe_jobs(model: ClusterModel, candidate: Candidate) -> tuple[list[Job], tuple[str, ...]]:

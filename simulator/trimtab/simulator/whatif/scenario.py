@@ -175,7 +175,7 @@ class LoadPoint(Part):
 class LimitsPoint(Part):
     """Migrations in flight."""
 
-    migrations_per_host: int = Field(2, ge=1)
+    migrations_per_host: int = Field(1, ge=1)
     migrations_total: int = Field(20, ge=1)
 
     def of(self) -> Limits:
