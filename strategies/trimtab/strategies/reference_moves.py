@@ -40,11 +40,15 @@ def release(
     failures = 0
     while waiting:
         load = (worth * used).sum(axis=1)
-        donors = sorted(waiting, key=lambda host: (first[host] + load[host], -host))[:batch]
+        donors = sorted(waiting, key=lambda host: (first[host] + load[host], -host))
+        tried = 0
         order = sorted(range(len(receives)), key=lambda host: (-(base[host] + load[host]), host))
         for donor in donors:
             if donor not in waiting:
                 continue
+            if tried == batch:
+                break
+            tried += 1
             waiting.remove(donor)
             made: Moves = []
             for guest in guests_of[donor]:
