@@ -138,7 +138,7 @@ def test_a_short_record_is_filled_with_means() -> None:
     values = np.full((12, 2), 30, np.float32)
     values[:, 1] = np.nan
     block = recorded(History(10 * 86_400.0 + 3600.0, 300.0, values), seed=1, variation=0.0)(11)
-    np.testing.assert_array_equal(block, np.tile(np.float32([30, 0]), (PER_DAY, 1)))
+    np.testing.assert_array_equal(block, np.tile(np.array([30, 0], np.float32), (PER_DAY, 1)))
 
 
 def test_the_same_seed_is_the_same_load_for_every_policy_and_topology(origin: Origin) -> None:

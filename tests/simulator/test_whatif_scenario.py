@@ -134,14 +134,14 @@ def test_too_many_cells_names_twice_and_unreadable_files_are_faults(tmp_path: Pa
     assert told[1].startswith("axes: 22 cells are too many, at most 21")
     text = tmp_path / "text.parquet"
     text.write_text("no Parquet")
-    (told,) = faults({"base": BASE, "axes": {"load": [{"name": "l", "trace": str(text)}]}})
-    assert told.startswith("axes.load[0].trace:")
-    (told,) = faults({"base": {"kind": "snapshot", "folder": str(tmp_path)}})
-    assert "nodes.parquet is missing" in told
-    (told,) = faults({"base": {"hosts": 2, "instances": 4000}})
-    assert told.startswith("base: 2 hosts cannot hold 4000 instances")
-    (told,) = faults({"base": {"kind": "cloud"}})
-    assert told.startswith("base: the cloud's own model is known to a running Trimtab only")
+    (one,) = faults({"base": BASE, "axes": {"load": [{"name": "l", "trace": str(text)}]}})
+    assert one.startswith("axes.load[0].trace:")
+    (one,) = faults({"base": {"kind": "snapshot", "folder": str(tmp_path)}})
+    assert "nodes.parquet is missing" in one
+    (one,) = faults({"base": {"hosts": 2, "instances": 4000}})
+    assert one.startswith("base: 2 hosts cannot hold 4000 instances")
+    (one,) = faults({"base": {"kind": "cloud"}})
+    assert one.startswith("base: the cloud's own model is known to a running Trimtab only")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "7", '{"a": '])

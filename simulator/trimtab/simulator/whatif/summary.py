@@ -16,11 +16,11 @@ SHOWN = (
     "energy_kwh",
     "overload_min",
     "migrations",
+    "down_min",
     "carbon_kg",
-    "slav",
     "hosts_in_use_mean",
     "cpu_sd_pp",
-    "down_min",
+    "slav",
 )
 NUMBERS = tuple(field.name for field in SCHEMA if field.name not in {*LABELS, "notes", "error"})
 
