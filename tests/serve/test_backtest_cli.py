@@ -109,6 +109,16 @@ def test_json_parquet_and_report_say_the_same(estate: Path, tmp_path: Path) -> N
     assert moves["instance_name"][0].as_py() in report
 
 
+def test_a_report_survives_odd_names(estate: Path, tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text("- {name: '_a $x_ <b>', strategy: dummy}\n- {name: '$$', strategy: dummy}\n")
+    output = told(*given(estate), "--days", "0.1", "--policies", file, "--report", tmp_path / "r.html").output
+    assert "_a $x_ <b>" in output
+    report = (tmp_path / "r.html").read_text()
+    assert "_a $x_ &lt;b&gt;" in report
+    assert "<b>" not in report
+
+
 def test_the_load_that_is_played_is_the_one_that_was_recorded(estate: Path) -> None:
     model = read_model(estate / "snapshot")
     found = from_metrics(model, estate / "metrics", None, None, 1)

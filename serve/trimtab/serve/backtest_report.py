@@ -71,9 +71,10 @@ def _plot(done: Backtest) -> str:
         if series is None:
             continue
         at = _dates(series["at_s"].to_numpy())
+        label = " " + tried.policy.name.replace("$", r"\$")  # no formula; what begins with _ would not be shown
         for panel, (name, _, divisor) in zip(axes, PANELS, strict=False):
             values = series[name].to_numpy() / divisor
-            panel.step(at, values, where="post", color=colour, linewidth=1.0, label=tried.policy.name)
+            panel.step(at, values, where="post", color=colour, linewidth=1.0, label=label)
         if number:
             starts = np.array([move.start for move in tried.outcome.moves])
             count = np.histogram(starts, np.append(hours, hours[-1] + 3600.0))[0]
