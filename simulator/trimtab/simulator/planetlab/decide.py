@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from trimtab.simulator.planetlab.detect import overloaded
+from trimtab.simulator.planetlab.detect import REGRESSED, overloaded
 from trimtab.simulator.planetlab.fleet import HOST_NETWORK, VM_NETWORK, Floats, Ints
 from trimtab.simulator.planetlab.flow import append, watts_at
-from trimtab.simulator.planetlab.rules import IQR, LR, LRR, MAD, Flags
+from trimtab.simulator.planetlab.rules import IQR, LR, LRR, MAD, Flags, Policy
 from trimtab.simulator.planetlab.select import pick
 from trimtab.simulator.planetlab.state import WINDOW, Bools, Records, State
 
@@ -86,35 +86,70 @@ def place_first(s: State, rules: Flags, best_fit: bool) -> int:
     return -1
 
 
-@njit(cache=True, error_model="numpy")
-def decide(
-    s: State, rules: Flags, detection: int, selection: int, parameter: float, tick: int, movers: Ints, targets: Ints
-) -> tuple[int, int]:
+def decide(s: State, rules: Flags, policy: Policy, tick: int, movers: Ints, targets: Ints) -> tuple[int, int]:
     """One consolidation step; returns how many migrations it filled in, and how many hosts were overloaded.
 
     Args:
         s: right after the full update of this tick; no migration is under way.
         rules: see `rules.Rules`.
-        detection: row of `rules.DETECTIONS`.
-        selection: row of `rules.SELECTIONS`.
-        parameter: of the detection.
+        policy: one that moves VMs.
         tick: number, from 1.
         movers: VMs that migrate, [2V], filled in.
         targets: hosts, [2V], filled in.
     """
+    w, (detection, parameter) = what_if(s, policy.detection, tick), (policy.detection, policy.parameter)
+    taken = np.empty(len(s.vm), np.int64)
+    over, many = unload(s, w, rules, detection, parameter, policy.selection, tick, taken)
+    moves = 0
+    if many:
+        moves = relieve(s, w, rules, detection, parameter, tick, taken[:many], movers, targets)
+    return empty_out(s, w, rules, detection, parameter, tick, moves, movers, targets), over
+
+
+def what_if(s: State, detection: int, tick: int) -> WhatIf:
+    """Room for a what-if copy."""
     hosts, vms = len(s.host), len(s.vm)
-    w = what_if(s, rules, detection, tick)
-    count_over = 0
+    window = 0
+    if detection in {LR, LRR}:
+        window = min(tick, REGRESSED)
+    elif detection in {IQR, MAD}:
+        window = min(tick, WINDOW)
+    return WhatIf(
+        np.zeros(hosts, TRIED),
+        np.zeros((hosts, window)),
+        np.zeros(vms, np.bool_),
+        np.empty(4 * vms, np.int64),
+        np.empty(4 * vms, np.int64),
+        np.empty(hosts, np.int64),
+        np.empty(WINDOW),
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def unload(
+    s: State, w: WhatIf, rules: Flags, detection: int, parameter: float, selection: int, tick: int, taken: Ints
+) -> tuple[int, int]:
+    """Sum up all hosts and take VMs off those that are overloaded; returns how many hosts and VMs that were.
+
+    `taken`, [V], is filled with the VMs, those with the largest demand first.
+    """
+    hosts = len(s.host)
+    for host in range(hosts):
+        now, own = s.host[host], w.host[host]
+        own.free, own.memory, own.residents, own.last = now.total, now.memory, now.residents, -1
+        own.base = now.power if rules.power_against_measured else 0.0
+        own.asleep = now.used == 0 if rules.unused_is_off else now.residents == 0
+    over = many = 0
     for host in range(hosts):
         if s.host[host].residents > 0:
             add_up(s, w, rules, host, tick)
             if is_over(s, w, rules, detection, parameter, host):
                 w.host[host].over = True
-                count_over += 1
-    taken, many = np.empty(vms, np.int64), 0
-    list_of = np.empty(vms, np.int64)
+                over += 1
+    list_of = np.empty(len(s.vm), np.int64)
     for host in range(hosts):
-        while w.host[host].over:
+        overloaded_still = w.host[host].over
+        while overloaded_still:
             count = residents_of(s, w, host, list_of)
             if count == 0:
                 break
@@ -123,38 +158,9 @@ def decide(
             many += 1
             w.off[v] = True
             add_up(s, w, rules, host, tick)
-            if not is_over(s, w, rules, detection, parameter, host):
-                break
+            overloaded_still = is_over(s, w, rules, detection, parameter, host)
     by_demand(s, taken, many)
-    moves = relieve(s, w, rules, detection, parameter, tick, taken, many, movers, targets)
-    moves = empty_out(s, w, rules, detection, parameter, tick, moves, movers, targets, list_of)
-    return moves, count_over
-
-
-@njit(cache=True, error_model="numpy")
-def what_if(s: State, rules: Flags, detection: int, tick: int) -> WhatIf:
-    """A what-if copy in which nothing has been tried."""
-    hosts, vms = len(s.host), len(s.vm)
-    window = 0
-    if LR <= detection <= LRR:
-        window = min(tick, 10)
-    elif IQR <= detection <= MAD:
-        window = min(tick, WINDOW)
-    tried = np.zeros(hosts, TRIED)
-    for host in range(hosts):
-        now, own = s.host[host], tried[host]
-        own.free, own.memory, own.residents, own.last = now.total, now.memory, now.residents, -1
-        own.base = now.power if rules.power_against_measured else 0.0
-        own.asleep = now.used == 0 if rules.unused_is_off else now.residents == 0
-    return WhatIf(
-        tried,
-        np.zeros((hosts, window)),
-        np.zeros(vms, np.bool_),
-        np.empty(4 * vms, np.int64),
-        np.empty(4 * vms, np.int64),
-        np.empty(hosts, np.int64),
-        np.empty(30),
-    )
+    return over, many
 
 
 @njit(cache=True, error_model="numpy")
@@ -172,7 +178,8 @@ def residents_of(s: State, w: WhatIf, host: int, out: Ints) -> int:
         out[count] = w.added[entry]
         count += 1
         entry = w.earlier[entry]
-    out[first:count] = out[first:count][::-1].copy()
+    for n in range((count - first) // 2):
+        out[first + n], out[count - 1 - n] = out[count - 1 - n], out[first + n]
     return count
 
 
@@ -292,7 +299,6 @@ def relieve(
     parameter: float,
     tick: int,
     taken: Ints,
-    many: int,
     movers: Ints,
     targets: Ints,
 ) -> int:
@@ -311,8 +317,7 @@ def relieve(
             w.host[host].base = watts_at(s, s.host[host].kind, w.host[host].used / s.host[host].total)
     first_empty = np.zeros(kinds, np.int64)
     moves = 0
-    for n in range(many):
-        v = taken[n]
+    for v in taken:
         best, least = find_host(s, w, rules, detection, parameter, tick, v, count, trial)
         for kind in range(kinds):
             host = first_empty[kind]
@@ -329,8 +334,10 @@ def relieve(
         if best < 0:
             continue
         if w.host[best].residents == 0:
-            at = np.searchsorted(w.candidates[:count], best)
-            w.candidates[at + 1 : count + 1] = w.candidates[at:count].copy()
+            at = count
+            while at > 0 and w.candidates[at - 1] > best:
+                w.candidates[at] = w.candidates[at - 1]
+                at -= 1
             w.candidates[at] = best
             count += 1
         take(s, w, rules, tick, best, v, moves)
@@ -350,7 +357,6 @@ def empty_out(
     moves: int,
     movers: Ints,
     targets: Ints,
-    list_of: Ints,
 ) -> int:
     """Empty hosts, the least used first, onto hosts that are on; returns the number of migrations so far.
 
@@ -360,6 +366,7 @@ def empty_out(
     window = w.tail.shape[1]
     trial = np.empty(window)
     no_source = np.zeros(hosts, np.bool_)
+    list_of = np.empty(len(s.vm), np.int64)
     if not rules.targets_may_be_emptied:
         for n in range(moves):
             no_source[targets[n]] = True
@@ -370,16 +377,18 @@ def empty_out(
             w.candidates[count] = host
             usage[count] = min(s.host[host].used / s.host[host].total, 1.0)
             count += 1
-    order = np.argsort(usage[:count], kind="mergesort")
-    sources = w.candidates[:count][order]
+    sources = least_first(w.candidates, usage, count)
     kept = np.zeros(64, TRIED)
     kept_tail = np.empty((64, window))
     for source in sources:
         if no_source[source] or s.host[source].used / s.host[source].total >= 1 or w.host[source].residents == 0:
             continue
-        at = np.searchsorted(w.candidates[:count], source)
-        w.candidates[at : count - 1] = w.candidates[at + 1 : count].copy()
-        count -= 1
+        kept_count = 0
+        for n in range(count):
+            if w.candidates[n] != source:
+                w.candidates[kept_count] = w.candidates[n]
+                kept_count += 1
+        count = kept_count
         many = residents_of(s, w, source, list_of)
         by_demand(s, list_of, many)
         if many > len(kept):
@@ -416,3 +425,26 @@ def by_demand(s: State, vms: Ints, count: int) -> None:
             vms[at] = vms[at - 1]
             at -= 1
         vms[at] = v
+
+
+@njit(cache=True, error_model="numpy")
+def least_first(hosts: Ints, usage: Floats, count: int) -> Ints:
+    """The first `count` hosts in the order of `usage`, equals as they stand; merge sort."""
+    order, spare = np.arange(count), np.empty(count, np.int64)
+    width = 1
+    while width < count:
+        for start in range(0, count, 2 * width):
+            middle, stop = min(start + width, count), min(start + 2 * width, count)
+            left, right = start, middle
+            for n in range(start, stop):
+                if left < middle and (right >= stop or usage[order[left]] <= usage[order[right]]):
+                    spare[n] = order[left]
+                    left += 1
+                else:
+                    spare[n] = order[right]
+                    right += 1
+        order, spare = spare, order
+        width *= 2
+    for n in range(count):
+        spare[n] = hosts[order[n]]
+    return spare

@@ -156,8 +156,7 @@ class _Run:
         self.full_update(now)
         count, over = 0, 0
         if self.policy.moves:
-            what = self.policy.detection, self.policy.selection, self.policy.parameter
-            count, over = decide(self.state, self.flags, *what, self.number, self.movers, self.targets)
+            count, over = decide(self.state, self.flags, self.policy, self.number, self.movers, self.targets)
         movers, targets = self.movers[:count].copy(), self.targets[:count].copy()
         if self.watch:
             self.watch(self.glance(now, over, movers, targets), self.state)

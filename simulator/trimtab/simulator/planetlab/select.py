@@ -117,8 +117,10 @@ def explained(data: Floats, shared: Floats, diagonal: Floats, pivot: Floats, lef
     # The columns still to be reflected, and last the one to be explained.
     later = columns - left_out - 2
     matrix = np.empty((rows, later + 1))
-    matrix[:, :later] = shared[:, left_out + 2 :]
-    matrix[:, later] = shared[:, left_out + 1]
+    for row in range(rows):
+        for n in range(later):
+            matrix[row, n] = shared[row, left_out + 2 + n]
+        matrix[row, later] = shared[row, left_out + 1]
     own = diagonal.copy()
     for n in range(later):
         if not reflect(matrix, n, left_out + 1 + n, n + 1, own, pivot):
