@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import ClassVar
 
 from pydantic import BaseModel, Field
@@ -48,16 +49,16 @@ class Resize:
         instance, flavor = wanted.resource_id, await self._flavor(wanted.flavor)
         since = None if asked_at is None else asked_at - SKEW_S
         known: frozenset[str] | None = None
-        refused = {"resize": 0, "confirm": 0}
+        refused = 0
 
-        async def ask(what: str) -> None:
-            cloud = self.tools.cloud
+        async def ask() -> None:
+            nonlocal refused
             try:
-                await (cloud.confirm_resize(instance) if what == "confirm" else cloud.resize(instance, flavor.id))
+                await self.tools.cloud.resize(instance, flavor.id)
             except CloudConflict:
                 # Busy with something we have not seen yet, or a refusal for good? The next look tells.
-                refused[what] += 1
-                if refused[what] >= REFUSALS:
+                refused += 1
+                if refused >= REFUSALS:
                     raise
 
         async def advance() -> bool:
@@ -73,16 +74,16 @@ class Resize:
             if server.flavor == flavor.name:
                 if server.status != "VERIFY_RESIZE":
                     return True
-                await ask("confirm")
+                with suppress(CloudConflict):  # it is being confirmed: nothing shows that
+                    await self.tools.cloud.confirm_resize(instance)
                 return False
             if server.status == "VERIFY_RESIZE":
                 raise ActionFailed(f"Instance {instance} waits for the end of a resize to flavor {server.flavor}")
-            # Asked after the server was seen: a resize may have ended between the two questions.
             ours = [m for m in history if m.id not in known]
             if ours and ours[-1].status in {"failed", "aborted"}:
                 raise ActionFailed(f"Resize of instance {instance} {ours[-1].status}: {ours[-1].reason}")
             if not ours:
-                await ask("resize")
+                await ask()
             return False
 
         late = f"Instance {instance} is not of flavor {wanted.flavor}"
