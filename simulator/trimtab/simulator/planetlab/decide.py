@@ -25,6 +25,9 @@ TRIED = np.dtype(
         ("free", np.float64),  # MIPS not asked for
         ("used", np.float64),  # MIPS allocated
         ("memory", np.float64),  # MB free
+        ("core", np.float64),  # these three as in the state, to have all in one place
+        ("total", np.float64),
+        ("kind", np.int64),
         ("base", np.float64),  # W that the power with one VM more is compared with
         ("length", np.int64),  # samples of history that count
         ("residents", np.int64),
@@ -137,6 +140,7 @@ def unload(
     for host in range(hosts):
         now, own = s.host[host], w.host[host]
         own.free, own.memory, own.residents, own.last = now.total, now.memory, now.residents, -1
+        own.core, own.total, own.kind = now.core, now.total, now.kind
         own.base = now.power if rules.power_against_measured else 0.0
         own.asleep = now.used == 0 if rules.unused_is_off else now.residents == 0
     over = many = 0
@@ -261,11 +265,12 @@ def find_host(
     best, least = -1, np.inf
     for n in range(count):
         host = w.candidates[n]
-        if w.host[host].free < demand or s.host[host].core < demand or w.host[host].memory < memory:
+        own = w.host[host]
+        if own.free < demand or own.core < demand or own.memory < memory:
             continue
-        more = watts_at(s, s.host[host].kind, (w.host[host].used + demand) / s.host[host].total) - w.host[host].base
+        more = watts_at(s, own.kind, (own.used + demand) / own.total) - own.base
         if more < least:
-            occupied = w.host[host].used != 0 if rules.unused_is_off else w.host[host].residents > 0
+            occupied = own.used != 0 if rules.unused_is_off else own.residents > 0
             if occupied and not stays_well(s, w, rules, detection, parameter, tick, host, v, trial):
                 continue
             best, least = host, more

@@ -30,7 +30,7 @@ def pick(s: State, selection: int, tick: int, vms: Ints, count: int) -> int:
         count: how many of them.
     """
     if selection == RS:
-        return np.int64(next_random(s) % np.uint64(count))
+        return np.int64(next_random(s) % np.uint64(count))  # type: ignore[return-value]
     if selection == MC:
         best = most_explained(s, tick, vms, count)
         if best >= 0:

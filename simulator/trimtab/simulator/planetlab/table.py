@@ -82,7 +82,7 @@ def arrow(found: list[Row]) -> pa.Table:
 
 
 def _figures(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Figures:
-    return Figures(*(float(value) for value in values))
+    return Figures._make(float(value) for value in values)
 
 
 def _verdict(policy: Policy, mean: Figures, low: Figures, high: Figures, known: Published | None) -> str:
