@@ -1,4 +1,4 @@
-"""How good and how fast the strategies are on a neutral estate of 2,000 hosts and 20,000 instances."""
+"""How good and how fast the strategies are on neutral estates: 2,000 hosts and 20,000 instances, and how it grows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from trimtab.platform.contracts import Context
 from trimtab.platform.model import MEMORY, VCPU, ClusterModel
+from trimtab.platform.plugins import load
 from trimtab.platform.proposal import Candidate
 from trimtab.platform.rules import judge
 from trimtab.platform.schema import read_parameters
@@ -26,6 +27,21 @@ from trimtab.strategies.library.workload_stabilization import WorkloadStabilizat
 from trimtab.strategies.warm import warm
 
 Row = tuple[str, float, str, str]
+
+SIZES = {"S": (50, 500), "M": (500, 5_000), "L": (2_000, 20_000), "XL": (10_000, 100_000)}
+# What every audit of these strategies may ask for; {} are Watcher's defaults.
+GROWING: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("basic", {}),
+    ("node_resource_consolidation", {}),
+    ("node_resource_consolidation", {"host_choice": "specify"}),
+    ("workload_balance", {}),
+    ("workload_balance", {"max_migrations": 200}),
+    ("outlet_temperature", {"max_migrations": 100}),
+    ("uniform_airflow", {"max_migrations": 100}),
+    ("noisy_neighbor", {"max_migrations": 100}),
+    ("host_maintenance", {"backup_node": ""}),
+)
+TARGETS = {("M", "basic"): "< 1.2", ("M", "node_resource_consolidation"): "< 2"}
 
 
 def measure() -> list[Row]:
@@ -62,6 +78,30 @@ def measure() -> list[Row]:
         rows.append((f"balance, {label}: migrations", figures["moves"], "moves", "-"))
         rows.append((f"balance, {label}: moved", figures["gib"], "GiB", "-"))
         rows.append((f"balance, {label}: steps over capacity or against a rule", figures["faults"], "steps", "0"))
+    for size in SIZES:
+        rows += growth(folder, size)
+    return rows
+
+
+def growth(folder: Path, size: str) -> list[Row]:
+    """CPU seconds of a proposal on one size of estate, moves, and steps over capacity, without building the model."""
+    nodes, instances, metrics, _ = _module(folder / "bench" / "gen.py").make(*SIZES[size], 1)
+    model = ClusterModel.from_arrow(nodes, instances)
+    guests = np.bincount(model.host_of[model.host_of >= 0], minlength=model.hosts)
+    fullest, emptiest = int(np.argmax(guests)), int(np.argmin(np.where(model.usable, guests, guests.max() + 1)))
+    rows: list[Row] = []
+    for name, options in GROWING:
+        given = dict(options)
+        if name == "host_maintenance":
+            given = {"maintenance_node": model.host_name(fullest), "backup_node": model.host_name(emptiest)}
+        (candidate,), seconds = _proposed(load().strategy(name), model, metrics, given)
+        label = f"{size}, {name}{''.join(f', {key} {value}' for key, value in options.items() if value)}"
+        target = "< 0.2" if size == "XL" else TARGETS.get((size, name), "-")
+        rows.append((f"{label}: propose", seconds, "CPU s", target))
+        rows.append((f"{label}: migrations", len(candidate.moves()), "moves", "-"))
+        if (candidate.moves()[:, 1] >= 0).all():
+            figures = _figures(model, metrics, candidate)
+            rows.append((f"{label}: steps over capacity or against a rule", figures["faults"], "steps", "0"))
     return rows
 
 
@@ -70,6 +110,8 @@ def _proposed(strategy: Any, model: ClusterModel, metrics: pa.Table, given: Mapp
     measured = {}
     for need in strategy.needs(parameters):
         part = metrics.filter(pc.equal(metrics["metric"], need.metric))
+        if len(pc.unique(part["window_s"])) > 1:  # measured over several windows
+            part = part.filter(pc.equal(part["window_s"], need.window_s))
         ids = part["resource_uuid"].combine_chunks()
         rows = model.host_rows(ids) if need.kind == "host" else model.instance_rows(ids)
         values = np.full(model.hosts if need.kind == "host" else model.instances, np.nan)
