@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trimtab.simulator.traces.read import read_opendc
+from trimtab.simulator.traces.opendc import read_opendc
 
 Row = tuple[str, float, str, str]
 TASKS = 1000

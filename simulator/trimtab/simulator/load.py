@@ -23,7 +23,7 @@ PER_DAY = 288
 Block = npt.NDArray[np.float32]
 Days = Callable[[int], Block]
 
-_PARAMETERS = 2**64 - 1  # a key no day has
+PARAMETERS = 2**64 - 1  # a key no day has
 _KINDS = (0.25, 0.50, 0.17, 0.08)  # idle, office, batch, busy
 
 
@@ -89,7 +89,7 @@ def generated(instances: int, seed: int, variation: float = 1.0) -> Days:
 
     `variation` scales what differs from day to day; with 0 every day is the same.
     """
-    random = _random(seed, _PARAMETERS)
+    random = keyed_random(seed, PARAMETERS)
     kind = random.choice(4, instances, p=_KINDS)
     level = _of_kind(kind, random.uniform([1, 8, 5, 55], [5, 26, 15, 85], (instances, 4)))
     swing = _of_kind(kind, random.uniform([0, 20, 30, 0], [2, 50, 65, 8], (instances, 4)))
@@ -101,7 +101,7 @@ def generated(instances: int, seed: int, variation: float = 1.0) -> Days:
     cycle = level + swing * np.maximum(np.cos(2 * np.pi * (hour - peak)), 0) ** width
 
     def day(number: int) -> Block:
-        own = _random(seed, number if variation else 0)
+        own = keyed_random(seed, number if variation else 0)
         mood = np.exp(0.12 * variation * own.standard_normal(instances, np.float32))
         out = own.standard_normal((PER_DAY, instances), np.float32)
         out *= noise
@@ -131,7 +131,7 @@ def from_planetlab(path: Path, instances: int, seed: int, variation: float = 1.0
         InvalidInput: the file is missing, or a column, length or value is wrong.
     """
     traces = read_planetlab(path)
-    random = _random(seed, _PARAMETERS)
+    random = keyed_random(seed, PARAMETERS)
     rounds = -(-instances // len(traces))
     dealt = np.concatenate([random.permutation(len(traces)) for _ in range(rounds)])[:instances]
     of_instance = np.ascontiguousarray(traces[dealt].T)
@@ -140,7 +140,7 @@ def from_planetlab(path: Path, instances: int, seed: int, variation: float = 1.0
     def day(number: int) -> Block:
         if not variation:
             return of_instance
-        own = _random(seed, number)
+        own = keyed_random(seed, number)
         shift = np.rint(own.normal(0, 2 * variation, instances)).astype(np.int64)
         factor = np.exp(0.08 * variation * own.standard_normal(instances, np.float32))
         rows = (np.arange(PER_DAY)[:, None] + shift) % PER_DAY
@@ -191,8 +191,9 @@ def read_planetlab(path: Path) -> Block:
     return np.array(values, np.float32)
 
 
-def _random(seed: int, block: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=(block << 64) | (seed & _PARAMETERS)))
+def keyed_random(seed: int, block: int) -> np.random.Generator:
+    """The generator of one block (a day, or `PARAMETERS`) of a seed: the same whatever was drawn before."""
+    return np.random.Generator(np.random.Philox(key=(block << 64) | (seed & PARAMETERS)))
 
 
 def _of_kind(kind: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

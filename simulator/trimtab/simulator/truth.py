@@ -24,11 +24,13 @@ from trimtab.platform.model import (
 from trimtab.platform.model.compute import Floats
 from trimtab.simulator.annex import build_metal, build_storage, pool_mb_s, power_times
 from trimtab.simulator.estate import FLAVORS, build_estate
-from trimtab.simulator.load import PER_DAY, SAMPLE_S, Days, Load, from_planetlab, generated
+from trimtab.simulator.load import PER_DAY, SAMPLE_S, Days, Load, generated
 from trimtab.simulator.migration import GIB_MB, Physics
 from trimtab.simulator.rehearse import ASSUMPTIONS
 from trimtab.simulator.score import LoadBlock
 from trimtab.simulator.sensors import Sensors
+from trimtab.simulator.traces.read import read_trace
+from trimtab.simulator.traces.trace import to_days
 
 _LOAD, _RATES, _MEMORY, _STORAGE, _POOLS, _METAL, _POWER, _SENSORS = range(1, 9)
 
@@ -46,7 +48,7 @@ class CloudSpec:
         speed: seconds of cloud time a second of the wall clock; 0 stands still except for `fast_forward`.
         history_s: how much past there is at the start.
         estate: folder with a model (`write_model`) to take instead of the made-up one, and its storage and metal.
-        traces: PlanetLab-style Parquet file to take the load from instead of making it up.
+        traces: anything `traces.read_trace` reads, to take the load from instead of making it up.
         variation: scales how much days differ; 0 makes every day the same.
         as_assumed: true rates are what rehearsals assume; otherwise they are drawn, host by host.
     """
@@ -114,7 +116,7 @@ class CloudSpec:
         """The load; `seed` makes another one of the same kind."""
         seed = _derived(self.seed, _LOAD) if seed is None else seed
         if self.traces is not None:
-            return from_planetlab(Path(self.traces), instances, seed, self.variation)
+            return to_days(read_trace(Path(self.traces)), instances, seed, self.variation)
         return generated(instances, seed, self.variation)
 
     def physics(self, model: ClusterModel) -> Physics:

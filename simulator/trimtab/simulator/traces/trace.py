@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,21 @@ import pyarrow as pa
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.snapshot import History
-from trimtab.simulator.load import _PARAMETERS, PER_DAY, SAMPLE_S, Block, Days, _random
+from trimtab.simulator.load import PARAMETERS, PER_DAY, SAMPLE_S, Block, Days, keyed_random
 
 Floats = npt.NDArray[np.float64]
 Filling = Literal["hold", "zero", "typical"]
 
 DAY_S = PER_DAY * SAMPLE_S
+NAMED = 5  # how many gaps an error names
+
+
+class Gap(NamedTuple):
+    """Time, [start, end) in seconds, in which nothing was recorded of an instance that was there."""
+
+    id: str
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,8 @@ class Trace:
     `cpu_pct` [T, N] float32: per cent of the instance's own vCPUs, 0..100, NaN where nothing was recorded; sample t
     covers `step_s` seconds from `start_s + t * step_s` on (seconds since the epoch, or since the trace's own start).
     `ids` [N] text, each once. `vcpus`, `memory_mb` [N], NaN where unknown. `begins_s`, `ends_s` [N]: when instances
-    came and went; infinite where that lies outside the record. None: the format does not tell.
+    came and went; infinite where that lies outside the record. None: the format does not tell. `notes`: what reading
+    changed or guessed, a sentence each.
     """
 
     start_s: float
@@ -38,6 +48,7 @@ class Trace:
     memory_mb: Floats | None = None
     begins_s: Floats | None = None
     ends_s: Floats | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check shapes and ranges; InvalidInput names every fault found."""
@@ -100,6 +111,37 @@ class Trace:
         time = np.add.reduceat(known * seconds, first)
         mean = np.divide(work, time, out=np.full_like(work, np.nan), where=time > 0)
         return replace(self, step_s=step_s, cpu_pct=np.clip(mean, 0, 100).astype(np.float32))
+
+    def gaps(self) -> list[Gap]:
+        """Stretches without a sample while an instance was there, by instance and time.
+
+        Where `begins_s` and `ends_s` are known, samples that touch neither are no gap.
+        """
+        hole: npt.NDArray[np.bool_] = np.isnan(self.cpu_pct)
+        begin = self.start_s + self.step_s * np.arange(len(hole))[:, None]
+        if self.begins_s is not None:
+            hole = hole & (begin + self.step_s > self.begins_s)
+        if self.ends_s is not None:
+            hole = hole & (begin < self.ends_s)
+        edges = np.diff(np.pad(hole, ((1, 1), (0, 0))).astype(np.int8), axis=0).T
+        rows, first = np.nonzero(edges == 1)
+        last = np.nonzero(edges == -1)[1]
+        return [
+            Gap(self.ids[row].as_py(), self.start_s + self.step_s * a, self.start_s + self.step_s * b)
+            for row, a, b in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True)
+        ]
+
+    def require_whole(self) -> Trace:
+        """This trace, if nothing is missing in it.
+
+        Raises:
+            InvalidInput: naming the instances and times of the first gaps.
+        """
+        if gaps := self.gaps():
+            named = ", ".join(f"{gap.id} from {gap.start_s:.15g} to {gap.end_s:.15g} s" for gap in gaps[:NAMED])
+            more = f" and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
+            raise InvalidInput(f"nothing was recorded of {named}{more}: fill the trace, or leave these instances out")
+        return self
 
     def scaled(self, factor: float) -> Trace:
         """`factor` times the load, at most 100 per cent; `clipped_pct` tells how much of it is lost.
@@ -200,14 +242,14 @@ def to_days(trace: Trace, instances: int, seed: int = 0, variation: float = 1.0,
     record = Trace(0.0, SAMPLE_S, padded, trace.ids).filled("typical").cpu_pct
     dealt = np.arange(instances)
     if not own_rows:
-        random = _random(seed, _PARAMETERS)
+        random = keyed_random(seed, PARAMETERS)
         dealt = np.concatenate([random.permutation(series) for _ in range(-(-instances // series))])[:instances]
 
     def day(number: int) -> Block:
         first = (number - first_day) * PER_DAY % whole
         if not variation:
             return record[first : first + PER_DAY, dealt]
-        own = _random(seed, number)
+        own = keyed_random(seed, number)
         shift = np.rint(own.normal(0, 2 * variation, instances)).astype(np.int64)
         factor = np.exp(0.08 * variation * own.standard_normal(instances, np.float32))
         rows = (first + np.arange(PER_DAY)[:, None] + shift) % whole
