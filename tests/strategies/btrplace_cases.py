@@ -44,10 +44,14 @@ def case(name: str) -> ClusterModel:
     number = np.array(groups["group"].to_pylist(), np.int64)
     host = model.host_rows(groups["node"].to_pylist())
     parts = Disjoint(rows(host[number == n]) for n in range(int(number.max(initial=-1)) + 1))
-    for n, rule in enumerate(tables["rules"].to_pylist()):
-        members = model.instance_rows(rule["members"])
+    given = tables["rules"].to_pylist()
+    everybody = model.instance_rows([member for rule in given for member in rule["members"]])
+    ends = np.cumsum([len(rule["members"]) for rule in given])
+    for n, (rule, members) in enumerate(zip(given, np.split(everybody, ends)[: len(given)], strict=True)):
         if rule["rule"] == "among":
-            chosen = parts if rule["node_groups"] == list(range(len(parts))) else [parts[g] for g in rule["node_groups"]]
+            chosen = (
+                parts if rule["node_groups"] == list(range(len(parts))) else [parts[g] for g in rule["node_groups"]]
+            )
             rules.append(Among(name=f"r{n}", members=members, host_groups=chosen, continuous=rule["continuous"]))
         else:
             rules.append(Spread(name=f"r{n}", members=members, continuous=rule["continuous"]))

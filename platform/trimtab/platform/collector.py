@@ -16,6 +16,7 @@ from trimtab.platform import scope as scopes
 from trimtab.platform.contracts import Datasource, Driver, Inventory
 from trimtab.platform.errors import CloudError, CloudUnavailable, DatasourceError, ModelError, TrimtabError
 from trimtab.platform.model import BaremetalModel, ClusterModel, StorageModel
+from trimtab.platform.rules import AnyRule, ruled
 from trimtab.platform.snapshot import History, Need, Snapshot
 from trimtab.platform.storage_scope import narrow_baremetal, narrow_storage
 
@@ -52,10 +53,19 @@ class Collector:
     """Holds the newest model and the recorded load; the only mutable thing about a cloud in this process."""
 
     def __init__(
-        self, driver: Driver, datasource: Datasource, recorder: Recorder, history_s: float, keep_days: int = 30
+        self,
+        driver: Driver,
+        datasource: Datasource,
+        recorder: Recorder,
+        history_s: float,
+        keep_days: int = 30,
+        rules: Sequence[AnyRule] = (),
     ) -> None:
+        """`rules` are the operator's; those in the instances' metadata are found in every inventory."""
         self.driver, self.datasource, self.recorder, self.history_s = driver, datasource, recorder, history_s
         self.keep_days = max(keep_days, math.ceil(history_s / DAY_S) + 1)  # what forecasts look back on stays
+        self.rules = rules
+        self.doubts: list[str] = []  # rules that bind nobody or cannot be understood
         self.model: ClusterModel | None = None
         self.storage: StorageModel | None = None
         self.baremetal: BaremetalModel | None = None
@@ -81,7 +91,9 @@ class Collector:
         async with self._turn:
             try:
                 inventory = await self.driver.inventory()
-                model = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
+                doubts: list[str] = []
+                bare = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
+                model = ruled(bare, self.rules, doubts)
                 asked = {metric: await self._record(metric, kind, inventory.at) for metric, kind in RECORDED}
                 history = await self._history(model, inventory.at, asked["instance_cpu_usage"])
             except Exception as error:
@@ -89,6 +101,7 @@ class Collector:
                 raise
             self._take_others(inventory)
             self.model, self.history, self.collected_at, self.fault = model, history, inventory.at, None
+            self.doubts = doubts
             self.version += 1
             version = self.version
         await self._tidy(inventory.at)
@@ -118,6 +131,7 @@ class Collector:
         storage, baremetal, missing = self.storage, self.baremetal, dict(self.missing)
         assert whole is not None  # noqa: S101 (collect sets it or raises)
         model, notes = scopes.narrow(whole, scope)
+        notes += self.doubts
         if self.fault:
             notes.append(f"the model is stale, the last collection failed: {self.fault}")
         if self.gaps:

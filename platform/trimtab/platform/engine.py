@@ -138,6 +138,8 @@ def try_out(snapshot: Snapshot, job: TryJob) -> Tried:
         plan = job.planner(model, job.candidate, job.limits)
     except PlanError as error:
         return Tried(None, None, (str(error),))
+    if reasons := rules.judge_plan(model, plan):
+        return Tried(None, None, tuple(reasons))
     if job.rehearse is None:
         return Tried(plan, None)
     rehearsal: Rehearsal = job.rehearse(snapshot, plan, job.limits, job.seed)

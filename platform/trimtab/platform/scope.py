@@ -12,6 +12,7 @@ import numpy as np
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.model.compute import Bools
+from trimtab.platform.rules import bind, check_rules, with_rules
 from trimtab.platform.storage_scope import BAREMETAL_SCHEMA, STORAGE_SCHEMA
 
 _NAMES = {
@@ -65,7 +66,12 @@ SCHEMA: Mapping[str, Any] = {
                 "type": "array",
                 "items": {
                     "type": "object",
-                    "properties": {"host_aggregates": _AGGREGATES, "availability_zones": _NAMES, "exclude": _EXCLUDE},
+                    "properties": {
+                        "host_aggregates": _AGGREGATES,
+                        "availability_zones": _NAMES,
+                        "exclude": _EXCLUDE,
+                        "rules": {"type": "array"},
+                    },
                     "additionalProperties": False,
                 },
             },
@@ -93,6 +99,8 @@ def check(scope: Any) -> list[dict[str, Any]]:
         place = "".join(f"[{part!r}]" for part in error.absolute_path)
         raise InvalidInput(f"scope{place}: {error.message}") from error
     rules = _compute(scope)
+    for rule in rules:
+        check_rules(rule.get("rules", []), "scope compute rules")
     included = any("host_aggregates" in rule for rule in rules)
     if included and any("host_aggregates" in item for rule in rules for item in rule.get("exclude", [])):
         raise InvalidInput("scope: host_aggregates can be included or excluded, not both")
@@ -125,7 +133,8 @@ def narrow(model: ClusterModel, scope: Sequence[Mapping[str, Any]]) -> tuple[Clu
             gone |= _excluded_hosts(model, item, notes)
             excluded |= _excluded_instances(model, item, notes)
     wanted = (keep if includes else np.ones(model.hosts, bool)) & ~gone
-    return model.with_changes(excluded=excluded).subset(wanted), notes
+    written = check_rules([one for rule in rules for one in rule.get("rules", [])])
+    return with_rules(model.with_changes(excluded=excluded), bind(model, written, notes)).subset(wanted), notes
 
 
 def _compute(scope: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -31,6 +31,7 @@ from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
 from trimtab.platform.model import ClusterModel, read_model, write_model
 from trimtab.platform.plugins import load
 from trimtab.platform.records import Goal, Strategy
+from trimtab.platform.rules import AnyRule, read_rules
 from trimtab.platform.runtime import actors
 from trimtab.platform.runtime.compute import RayCompute
 from trimtab.platform.schema import parameters_spec
@@ -129,6 +130,7 @@ def build_model(settings: Settings) -> actors.ModelParts:
         RemoteRecorder(actors.call_of(_actor("state"), "measurements")),
         settings.history_s,
         settings.keep_days,
+        rules=_operators_rules(settings),
     )
     interval = max(2.0, settings.collect_interval_s / settings.cloud.speed)
     return actors.ModelParts(collector, interval, cluster_figures)
@@ -245,6 +247,10 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
     )
 
 
+def _operators_rules(settings: Settings) -> list[AnyRule]:
+    return [] if settings.rules_file is None else read_rules(settings.rules_file)
+
+
 async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
     """The applier's work: plans from the store, actions on the cloud, in the cloud's own time."""
     ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
@@ -255,6 +261,7 @@ async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
         wall=WallClock(),
         poll_s=settings.migration_interval_s,
         deadline_s=settings.migration_deadline_s,
+        extra={"rules": _operators_rules(settings)},
     )
     keep_pace = asyncio.create_task(_keep_pace(clock, ask))
     try:

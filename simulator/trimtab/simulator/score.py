@@ -16,7 +16,8 @@ from trimtab.platform.contracts import Score
 from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.platform.model.compute import Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
-from trimtab.platform.rules import groups_broken
+from trimtab.platform.rules import groups_broken, rulebook
+from trimtab.platform.rules.violations import excess
 from trimtab.simulator.playback import (
     ACTIVE_S,
     AFTER,
@@ -119,7 +120,12 @@ def score(model: ClusterModel, timeline: Timeline, blocks: Blocks, power: Power,
         pdm=float(lost / sums[ASKED]) if sums[ASKED] > 0 else 0.0,
         cpu_sd_pp=float(np.std(busy_pct[counted])) if counted.any() else 0.0,
         hosts_in_use=int((residents > 0).sum()),
-        rules_broken=int(groups_broken(model, last.host_of).sum() + strayed.sum() + over.sum()),
+        rules_broken=int(
+            groups_broken(model, last.host_of).sum()
+            + strayed.sum()
+            + over.sum()
+            + np.count_nonzero(excess(model, rulebook(model), last.host_of))
+        ),
     )
 
 

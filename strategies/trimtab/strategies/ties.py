@@ -177,7 +177,31 @@ def _joins(ties: Ties, host_of: Ints, instance: int, host: int, relation: int, s
                 there += 1
             if at == home:
                 here += 1
-    return others == 0 or (there > 0 and there >= here)
+    if others in (0, there):
+        return True
+    if source < 0:
+        here = _most(ties, host_of, instance, relation, side)
+    return there > 0 and there >= here
+
+
+@njit(cache=True)
+def _most(ties: Ties, host_of: Ints, instance: int, relation: int, side: int) -> int:
+    """How many of an instance's own are in the fullest part."""
+    tabled = ties.table[relation] >= 0
+    most = 0
+    for k in range(ties.in_start[relation], ties.in_start[relation + 1]):
+        peer = ties.in_member[k]
+        if peer == instance or host_of[peer] < 0 or ties.in_side[k] != side:
+            continue
+        part = ties.parts[ties.table[relation], host_of[peer]] if tabled else host_of[peer]
+        count = 0
+        for j in range(ties.in_start[relation], ties.in_start[relation + 1]):
+            other = ties.in_member[j]
+            if other != instance and host_of[other] >= 0 and part >= 0 and ties.in_side[j] == side:
+                at = ties.parts[ties.table[relation], host_of[other]] if tabled else host_of[other]
+                count += 1 if at == part else 0
+        most = max(most, count)
+    return most
 
 
 @njit(cache=True)

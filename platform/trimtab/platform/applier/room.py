@@ -12,7 +12,7 @@ from trimtab.platform.contracts import Tools
 from trimtab.platform.errors import ModelError
 from trimtab.platform.model import ClusterModel, Placement
 from trimtab.platform.records import Action
-from trimtab.platform.rules import destinations
+from trimtab.platform.rules import AnyRule, destinations, ruled
 from trimtab.platform.states import ActionState
 from trimtab.platform.watch import patiently
 
@@ -25,8 +25,9 @@ Room = Callable[[Action, Callable[[], Sequence[Action]]], Awaitable[str | None]]
 class CloudRoom:
     """Asks the cloud's inventory, in bulk and at most once every `fresh_s` seconds of the cloud's clock."""
 
-    def __init__(self, tools: Tools, fresh_s: float | None = None) -> None:
-        self._tools = tools
+    def __init__(self, tools: Tools, fresh_s: float | None = None, rules: Sequence[AnyRule] = ()) -> None:
+        """`rules` are the operator's, as the collector has them."""
+        self._tools, self._rules = tools, rules
         self._fresh_s = tools.poll_s if fresh_s is None else fresh_s
         self._asked_at = -np.inf
         self._model: ClusterModel | None = None
@@ -47,7 +48,7 @@ class CloudRoom:
         if not placement.fits(row)[to]:
             return f"host {host} has no room for instance {instance}"
         if not destinations(placement, row, np.ones(model.hosts, bool))[to]:
-            return f"host {host} may not hold instance {instance} because of its zone or its server group"
+            return f"host {host} may not hold instance {instance} because of its zone, its server group or a rule"
         return None
 
     async def _look(self) -> ClusterModel | None:
@@ -57,7 +58,8 @@ class CloudRoom:
                 inventory = await patiently(self._tools, self._tools.cloud.inventory)
                 self._asked_at = now
                 try:
-                    self._model = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
+                    bare = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
+                    self._model = ruled(bare, self._rules, [])
                 except ModelError:
                     log.warning("room cannot be checked: the cloud's inventory is not consistent", exc_info=True)
                     self._model = None

@@ -71,7 +71,7 @@ async def run_plan(
     tools = replace(tools, cloud=Watch(tools.cloud))
     slots = slots or Slots(limits)
     ledger = Ledger(store, plan, owner, tools.wall)
-    steps = Steps(ledger, handlers, tools, slots, room or CloudRoom(tools))
+    steps = Steps(ledger, handlers, tools, slots, room or CloudRoom(tools, rules=tools.extra.get("rules", ())))
     story = _Story(ledger, steps, slots, rollback)
     try:
         return await while_held(store, plan, owner, lease_s, tools.wall, story.tell())

@@ -18,13 +18,16 @@ from trimtab.platform.rules.kinds import (
     SplitAmong,
     Spread,
 )
+from trimtab.platform.rules.metadata import of_metadata
 from trimtab.platform.rules.reach import destinations, obeying
 from trimtab.platform.rules.replay import judge_plan
 from trimtab.platform.rules.verdict import MOST_REASONS, groups_broken, judge, preferences_missed
 from trimtab.platform.rules.violations import Violation, broken
+from trimtab.platform.rules.written import AnyRule, bind, check_rules, read_rules, ruled
 
 __all__ = [
-    "KINDS", "MOST_REASONS", "Among", "Ban", "Fence", "Gather", "Lonely", "MaxOnline", "Preserve", "ResourceCapacity",
-    "Root", "Rule", "Rulebook", "RunningCapacity", "Split", "SplitAmong", "Spread", "Violation", "broken",
-    "destinations", "groups_broken", "judge", "judge_plan", "obeying", "preferences_missed", "rulebook", "with_rules",
+    "KINDS", "MOST_REASONS", "Among", "AnyRule", "Ban", "Fence", "Gather", "Lonely", "MaxOnline", "Preserve",
+    "ResourceCapacity", "Root", "Rule", "Rulebook", "RunningCapacity", "Split", "SplitAmong", "Spread", "Violation",
+    "bind", "broken", "check_rules", "destinations", "groups_broken", "judge", "judge_plan", "obeying", "of_metadata",
+    "preferences_missed", "read_rules", "rulebook", "ruled", "with_rules",
 ]  # fmt: skip

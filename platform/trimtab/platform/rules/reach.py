@@ -98,24 +98,34 @@ def _relate(book: Rulebook, host_of: Ints, instance: int, relation: int, side: i
     elif kind == SPLIT:
         ok[_hosts(host_of, members[sides != side])] = False
     elif kind == GATHER:
-        _together(_hosts(host_of, members), int(host_of[instance]), np.arange(len(ok), dtype=np.int32), len(ok), ok)
+        _together(
+            _hosts(host_of, members),
+            int(host_of[instance]),
+            int(host_of[instance]) < 0,
+            np.arange(len(ok), dtype=np.int32),
+            len(ok),
+            ok,
+        )
     elif kind in {AMONG, SPLIT_AMONG}:
         part = book.parts[book.table[relation]]
         ok &= part >= 0
         mine = part[_hosts(host_of, members[sides == side])]
         here = int(part[host_of[instance]]) if host_of[instance] >= 0 else -1
-        _together(mine[mine >= 0], here, part, int(part.max(initial=-1)) + 1, ok)
+        _together(mine[mine >= 0], here, int(host_of[instance]) < 0, part, int(part.max(initial=-1)) + 1, ok)
         if kind == SPLIT_AMONG:
             theirs = part[_hosts(host_of, members[sides != side])]
             ok &= ~np.isin(part, theirs[theirs >= 0])
 
 
-def _together(others: Ints, here: int, part: Ints, parts: int, ok: Bools) -> None:
-    """Only parts where others are, at least as many as where it is: nobody leaves the many for the few."""
+def _together(others: Ints, here: int, homeless: bool, part: Ints, parts: int, ok: Bools) -> None:
+    """Only parts where others are, at least as many as where it is: nobody leaves the many for the few.
+
+    One that comes from no host joins the many.
+    """
     if not len(others):
         return
     count = np.bincount(others, minlength=parts + 1)  # one more for -1
-    least = max(1, int(count[here]) if here >= 0 else 0)
+    least = int(count.max()) if homeless else max(1, int(count[here]) if here >= 0 else 0)
     ok &= (count >= least)[part]
 
 
