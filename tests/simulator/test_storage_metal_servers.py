@@ -29,6 +29,7 @@ from trimtab.simulator.annex import build_metal, build_storage
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.estate import FLAVORS, build_estate
 from trimtab.simulator.faults import Fault
+from trimtab.simulator.load import Load
 from trimtab.simulator.sensors import SENSORS
 from trimtab.simulator.truth import CloudSpec
 
@@ -295,6 +296,17 @@ def test_more_vcpus_make_the_same_work_a_smaller_share_and_the_past_stays(cloud:
     table = cloud_2.samples("instance_cpu_usage", "instance", at + 1800, at + 4500)
     mine = pa.array([row == server for row in table["resource"].to_pylist()])
     assert np.allclose(given * 4, table.filter(mine)["value"].to_pylist(), rtol=1e-5)
+
+
+def test_with_fewer_vcpus_work_is_cut_off_at_all_of_them() -> None:
+    given = np.array([[50.0, 50.0], [90.0, 20.0], [100.0, 100.0]], np.float32)
+    load = Load(lambda _: np.tile(given, (96, 1)), 2)
+    load.resize(1, 0, 4.0, 2.0)
+    assert np.allclose(load.cpu_pct(0, 3), [[100, 50], [100, 20], [100, 100]])  # of the 2 vCPUs it has now
+    assert np.allclose(load.cpu_pct(0, 3, of_its_time=True), [[50, 50], [100, 20], [100, 100]])
+    load.resize(2, 0, 2.0, 8.0)
+    assert np.allclose(load.cpu_pct(0, 3), [[25, 50], [25, 20], [50, 100]])
+    assert np.allclose(load.cpu_pct(0, 3, of_its_time=True), [[50, 50], [100, 20], [50, 100]])
 
 
 # -- storage and metal ---------------------------------------------------------------------------------------------
