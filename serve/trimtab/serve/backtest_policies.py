@@ -101,7 +101,7 @@ def _value(text: str) -> Any:
 
 
 def _of_file(file: Path) -> list[dict[str, Any]]:
-    import yaml  # type: ignore[import-untyped,unused-ignore]  # its stubs are a package of their own
+    import yaml
 
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))

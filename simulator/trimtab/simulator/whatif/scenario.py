@@ -380,7 +380,7 @@ def _parsed(text: str) -> Any:
             return json.loads(text)
         except ValueError:
             pass  # YAML's flow style begins alike
-    import yaml  # type: ignore[import-untyped,unused-ignore]  # its stubs are a package of their own
+    import yaml
 
     try:
         return yaml.safe_load(text)
