@@ -1,6 +1,7 @@
 """A whole Trimtab in this process: real store and simulated cloud, engine and applier as tasks, no sockets."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
+import uvicorn
 
 from trimtab.platform.applier import serve_plans
 from trimtab.platform.clocks import PacedClock, WallClock
@@ -66,6 +68,7 @@ class Whole:
     collector: Collector
     parts: Parts
     files: SweepsPort
+    app: Any
 
     async def post(self, path: str, body: Any) -> dict[str, Any]:
         answer = await self.http.post(path, json=body)
@@ -154,7 +157,7 @@ async def whole(
     headers = {"OpenStack-API-Version": "infra-optim latest"}
     async with httpx.AsyncClient(transport=transport, base_url="http://trimtab:9322", headers=headers) as http:
         try:
-            yield Whole(http, store, cloud, collector, parts, files)
+            yield Whole(http, store, cloud, collector, parts, files, app)
         finally:
             for task in tasks:
                 task.cancel()
@@ -180,3 +183,14 @@ async def working(tmp_path: Path) -> AsyncIterator[Whole]:
 def whole_trimtab() -> Any:
     """For tests that need several, or one of their own kind."""
     return whole
+
+
+@pytest.fixture
+async def listening(idle: Whole) -> AsyncIterator[str]:
+    """The address of `idle` on a real socket, for what cannot be given a transport: the command line."""
+    server = uvicorn.Server(uvicorn.Config(idle.app, log_level="warning", lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as waiting:
+        task = asyncio.create_task(server.serve(sockets=[waiting]))
+        yield f"http://127.0.0.1:{waiting.getsockname()[1]}"
+        server.should_exit = True
+        await task

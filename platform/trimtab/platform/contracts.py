@@ -87,6 +87,36 @@ class Goal:
     global_efficacy: Callable[[Mapping[str, float]], list[dict[str, Any]]] = lambda _: []
 
 
+# -- scoring engines ---------------------------------------------------------------------------
+
+
+@runtime_checkable
+class ScoringEngine(Protocol):
+    """Turns features into a score, text in and text out; `metainfo` says how to write the ones and read the other."""
+
+    name: str
+    description: str
+    metainfo: str
+
+    def calculate_score(self, features: str) -> str:
+        """The score.
+
+        Raises:
+            InvalidInput: the features cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoringEngineContainer(Protocol):
+    """Gives several scoring engines, which need not be the same every time."""
+
+    @classmethod
+    def get_scoring_engine_list(cls) -> Sequence[ScoringEngine]:
+        """The engines there are now."""
+        ...
+
+
 # -- rehearsal ---------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Plug-ins found through entry points, as tables by name: strategies, goals, action handlers, planners."""
+"""Plug-ins found through entry points, as tables by name: strategies, goals, actions, planners, scoring engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from trimtab.platform.contracts import ActionHandler, Goal, Planner, Strategy
+from trimtab.platform.contracts import (
+    ActionHandler,
+    Goal,
+    Planner,
+    ScoringEngine,
+    ScoringEngineContainer,
+    Strategy,
+)
 from trimtab.platform.errors import NotFound, TrimtabError
 
 
@@ -60,6 +67,31 @@ def load() -> Plugins:
     for name, handler in actions.items():
         _same_name(name, handler.action_type)
     return Plugins(strategies, goals, actions, _group("trimtab.planners"))
+
+
+def scoring_engines() -> dict[str, ScoringEngine]:
+    """All installed scoring engines by name: single ones, then those of containers; of equal names the later counts.
+
+    Looked for anew every time, because a container may give others than before.
+
+    Raises:
+        TrimtabError: an entry point cannot be imported, or gives what is no engine or container.
+    """
+    found: dict[str, ScoringEngine] = {}
+    for name, cls in _group("trimtab.scoring_engines").items():
+        one = cls()
+        if not isinstance(one, ScoringEngine):
+            raise TrimtabError(f"scoring engine {name} ({cls.__module__}) lacks a member of contracts.ScoringEngine")
+        _same_name(name, one.name)
+        found[one.name] = one
+    for name, container in _group("trimtab.scoring_engine_containers").items():
+        if not isinstance(container, ScoringEngineContainer):
+            raise TrimtabError(f"scoring engine container {name} has no get_scoring_engine_list: add it")
+        for one in container.get_scoring_engine_list():
+            if not isinstance(one, ScoringEngine):
+                raise TrimtabError(f"container {name} gives {one!r}, which is no contracts.ScoringEngine")
+            found[one.name] = one
+    return found
 
 
 def _group(group: str) -> dict[str, Any]:

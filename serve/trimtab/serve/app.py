@@ -179,7 +179,7 @@ async def root(base: Base) -> Body:
 @router.get("/v1", tags=["discovery"])
 async def v1(base: Base) -> Body:
     """The collections of the API."""
-    names = ("audit_templates", "audits", "actions", "action_plans", "goals", "strategies")
+    names = ("audit_templates", "audits", "actions", "action_plans", "goals", "strategies", "scoring_engines")
     return {
         "id": "v1",
         "media_types": [{"base": "application/json", "type": "application/vnd.openstack.watcher.v1+json"}],

@@ -1,4 +1,4 @@
-"""GET /v1/goals and /v1/strategies: what is installed; read-only."""
+"""GET /v1/goals, /v1/strategies and /v1/scoring_engines: what is installed; read-only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from trimtab.platform.records import Goal, Strategy
+from trimtab.platform.records import Goal, ScoringEngine, Strategy
 from trimtab.serve.resources import Asked, Base, Page, Paged, Wired, filter_by, listing, show
-from trimtab.serve.wire import GOALS, STRATEGIES, Body
+from trimtab.serve.wire import GOALS, SCORING_ENGINES, STRATEGIES, Body
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -57,3 +57,21 @@ async def list_strategies_in_detail(
 async def show_strategy(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
     """One strategy by id, uuid or name."""
     return await show(wired, STRATEGIES, await wired.store.get(Strategy, ident), base, asked)
+
+
+@router.get("/scoring_engines")
+async def list_scoring_engines(wired: Wired, page: Paged, base: Base, asked: Asked) -> Body:
+    """Scoring engines, one page."""
+    return await listing(wired, SCORING_ENGINES, page, {}, base, asked, detail=False)
+
+
+@router.get("/scoring_engines/detail")
+async def list_scoring_engines_in_detail(wired: Wired, page: Paged, base: Base, asked: Asked) -> Body:
+    """Scoring engines with what to give them and what they answer, one page."""
+    return await listing(wired, SCORING_ENGINES, page, {}, base, asked, detail=True)
+
+
+@router.get("/scoring_engines/{ident}")
+async def show_scoring_engine(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+    """One scoring engine by id, uuid or name."""
+    return await show(wired, SCORING_ENGINES, await wired.store.get(ScoringEngine, ident), base, asked)

@@ -53,7 +53,7 @@ class Client:
         return answer.content
 
     def all(self, collection: str, *, detail: bool = False, **filters: Any) -> list[Body]:
-        """All objects of a collection (goals, strategies, audit_templates, audits, action_plans, actions, whatifs)."""
+        """All objects of a collection: goals, strategies, scoring_engines, audit_templates, audits, actions, ..."""
         path = f"/v1/{collection}/detail" if detail else f"/v1/{collection}"
         found: list[Body] = []
         query: Mapping[str, Any] = {name: value for name, value in filters.items() if value is not None}

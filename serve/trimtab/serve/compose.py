@@ -29,8 +29,8 @@ from trimtab.platform.contracts import Score, Tools
 from trimtab.platform.engine import Parts
 from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
 from trimtab.platform.model import ClusterModel, read_model, write_model
-from trimtab.platform.plugins import load
-from trimtab.platform.records import Goal, Strategy
+from trimtab.platform.plugins import load, scoring_engines
+from trimtab.platform.records import Goal, ScoringEngine, Strategy
 from trimtab.platform.rules import AnyRule, read_rules
 from trimtab.platform.runtime import actors
 from trimtab.platform.runtime.compute import RayCompute
@@ -101,7 +101,11 @@ def sync_catalogue(store: Store) -> None:
         for strategy in plugins.strategies.values()
     ]
     descriptions = {name: handler.description for name, handler in plugins.actions.items()}
-    store.sync_catalogue(goals, strategies, descriptions)
+    engines = [
+        ScoringEngine(uuid=str(uuid.uuid4()), name=one.name, description=one.description, metainfo=one.metainfo)
+        for one in scoring_engines().values()
+    ]
+    store.sync_catalogue(goals, strategies, descriptions, engines)
 
 
 def build_cloud(settings: Settings) -> Mapping[str, Any]:

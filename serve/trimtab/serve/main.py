@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 audits = typer.Typer(help="Ask Trimtab to look at the cloud with a goal in mind.", no_args_is_help=True)
 plans = typer.Typer(help="See, start and cancel what audits recommend.", no_args_is_help=True)
+scoring = typer.Typer(help="See which scoring engines are installed.", no_args_is_help=True)
 snapshots = typer.Typer(help="Export and import a cluster model as Parquet.", no_args_is_help=True)
 
 
@@ -55,6 +56,7 @@ app.command()(backtest)
 app.add_typer(audits, name="audit")
 app.add_typer(plans, name="plan")
 app.add_typer(snapshots, name="snapshot")
+app.add_typer(scoring, name="scoringengine")
 app.add_typer(bench, name="bench")
 app.add_typer(whatifs, name="whatif")
 
@@ -268,6 +270,27 @@ def cancel_plan(uuid: str, url: Url = HERE) -> None:
     """Cancel a plan; actions that run already end first."""
     with Client(url) as client:
         console.print(f"action plan is {client.cancel_plan(uuid)['state']}")
+
+
+# -- scoring engines ---------------------------------------------------------------------------
+
+
+@scoring.command("list")
+def list_scoring_engines(as_json: AsJson = False, url: Url = HERE) -> None:
+    """Scoring engines, in the order they were installed."""
+    with Client(url) as client:
+        rows = client.all("scoring_engines")
+    _print_rows(rows, ("uuid", "name", "description"), as_json=as_json)
+
+
+@scoring.command("show")
+def show_scoring_engine(
+    ident: Annotated[str, typer.Argument(help="Name or uuid.")], as_json: AsJson = False, url: Url = HERE
+) -> None:
+    """One scoring engine, with what to give it and what it answers."""
+    with Client(url) as client:
+        body = client.show("scoring_engines", ident)
+    _print_json(body) if as_json else _print_one(body)
 
 
 # -- what-ifs ----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from trimtab.platform.records import (
     EfficacyIndicator,
     Goal,
     Record,
+    ScoringEngine,
     Strategy,
 )
 from trimtab.platform.settings import Settings
@@ -99,7 +100,7 @@ async def related_to(store: StorePort, resource: wire.Resource, rows: Sequence[R
         return wire.Related()
     related: dict[str, Any] = {}
     kind = resource.kind
-    if kind is not Goal and kind is not Action:
+    if kind not in {Goal, Action, ScoringEngine}:
         related["goals"] = {goal.id: goal for goal in await store.list(Goal)}
         related["strategies"] = {strategy.id: strategy for strategy in await store.list(Strategy)}
     if kind is ActionPlan:

@@ -17,6 +17,7 @@ from trimtab.platform.records import (
     EfficacyIndicator,
     Goal,
     Record,
+    ScoringEngine,
     Strategy,
     WhatIf,
 )
@@ -198,6 +199,10 @@ def _action(row: Action, related: Related) -> Body:
     }
 
 
+def _scoring_engine(row: ScoringEngine, _: Related) -> Body:
+    return {"name": row.name, "description": row.description, "metainfo": row.metainfo}
+
+
 def candidate(row: CandidateRecord) -> Body:
     """A candidate of an audit (not a resource of Watcher's); scores keep their units in their names."""
     return {
@@ -342,6 +347,16 @@ ACTIONS = Resource(
     _action,
     "Action",
     sort_keys=("action_plan_uuid",),
+)
+
+SCORING_ENGINES = Resource(
+    "scoring_engines",
+    ScoringEngine,
+    ("name", "description"),
+    _scoring_engine,
+    "ScoringEngine",
+    timestamps=False,
+    typed_marker=False,
 )
 
 WHATIFS = Resource(

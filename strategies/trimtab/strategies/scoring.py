@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
+from trimtab.platform.contracts import ScoringEngine
 from trimtab.platform.errors import InvalidInput, NotFound
+from trimtab.platform.plugins import scoring_engines
 
-ENGINES, CONTAINERS = "trimtab.scoring_engines", "trimtab.scoring_engine_containers"
 FEATURES = (
     "proc-processor-time-%",
     "mem-total-bytes",
@@ -24,31 +24,6 @@ FEATURES = (
 )
 IDLE, CPU, MEMORY, DISK = range(4)
 BUSY_DISK = 50 * 2**20  # bytes a second
-
-
-class ScoringEngine(Protocol):
-    """Turns features into a score; `metainfo` says how to write the ones and read the other."""
-
-    name: str
-    description: str
-    metainfo: str
-
-    def calculate_score(self, features: str) -> str:
-        """The score.
-
-        Raises:
-            InvalidInput: the features cannot be read.
-        """
-        ...
-
-
-class ScoringEngineContainer(Protocol):
-    """Gives several scoring engines, which need not be the same every time."""
-
-    @classmethod
-    def get_scoring_engine_list(cls) -> Sequence[ScoringEngine]:
-        """The engines there are now."""
-        ...
 
 
 class DummyScorer:
@@ -132,15 +107,8 @@ class DummyScoringContainer:
 
 
 def engines() -> Mapping[str, ScoringEngine]:
-    """All installed engines by name: single ones, then those of containers; of equal names the later one counts."""
-    found: dict[str, ScoringEngine] = {}
-    for point in sorted(entry_points(group=ENGINES), key=lambda point: point.name):
-        one: ScoringEngine = point.load()()
-        found[one.name] = one
-    for point in sorted(entry_points(group=CONTAINERS), key=lambda point: point.name):
-        container: type[ScoringEngineContainer] = point.load()
-        found.update({one.name: one for one in container.get_scoring_engine_list()})
-    return found
+    """All installed engines by name: see `plugins.scoring_engines`."""
+    return scoring_engines()
 
 
 def engine(name: str) -> ScoringEngine:

@@ -1,4 +1,4 @@
-"""Catalogue synchronisation: plug-ins to goal, strategy and action description rows, with Watcher's consequences.
+"""Catalogue synchronisation: plug-ins to goal, strategy, action and scoring engine rows, with Watcher's consequences.
 
 One deliberate difference from Watcher: rewording (display names, descriptions inside specifications) updates a row in
 place; only a change of substance replaces it and cancels what depended on it.
@@ -13,10 +13,19 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.records import ActionDescription, ActionPlan, Audit, AuditTemplate, Goal, Record, Strategy
+from trimtab.platform.records import (
+    ActionDescription,
+    ActionPlan,
+    Audit,
+    AuditTemplate,
+    Goal,
+    Record,
+    ScoringEngine,
+    Strategy,
+)
 from trimtab.platform.store.transaction import Transaction
 
-R = TypeVar("R", Goal, Strategy)
+R = TypeVar("R", Goal, Strategy, ScoringEngine)
 WORDS = frozenset({"description", "title"})
 NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions"})  # their keys are names, never words
 DATA = frozenset({"default", "enum", "const", "examples"})
@@ -37,13 +46,15 @@ def sync(
     goals: Sequence[Goal],
     strategies: Sequence[tuple[Strategy, str]],
     action_descriptions: Mapping[str, str],
+    scoring_engines: Sequence[ScoringEngine] | None = None,
 ) -> Synced:
     """Make the stored catalogue equal to what was found; strategies come with the name of their goal.
 
     New: created. Replaced goal: templates and audits point to the new row, plans of those audits are cancelled (and
     its strategies are replaced with it). Replaced strategy: templates, audits and plans point to the new row, audits
     and plans are cancelled. Removed: the row is soft-deleted; audits are cancelled; of a strategy also its plans, and
-    templates forget it. "Cancelled" means: those whose state machine has the edge now.
+    templates forget it. "Cancelled" means: those whose state machine has the edge now. A scoring engine is replaced
+    when its metainfo changes and reworded when only its description does; None leaves the stored ones alone.
 
     Raises:
         InvalidInput: a strategy's goal is missing, or a name is there twice.
@@ -58,6 +69,9 @@ def sync(
     goal_ids = _sync_goals(tx, goals, done)
     _sync_strategies(tx, [replace(strategy, goal_id=goal_ids[goal]) for strategy, goal in strategies], done)
     _describe_actions(tx, action_descriptions, done)
+    if scoring_engines is not None:
+        _refuse_twice("scoring engine", [engine.name for engine in scoring_engines])
+        _sync_scoring_engines(tx, scoring_engines, done)
     return done
 
 
@@ -106,6 +120,18 @@ def _sync_strategies(tx: Transaction, strategies: Sequence[Strategy], done: Sync
         _cancel(tx, Audit, mine, gone)
         _cancel(tx, ActionPlan, mine, gone)
         tx.change_all(AuditTemplate, mine, {"strategy_id": None})
+
+
+def _sync_scoring_engines(tx: Transaction, engines: Sequence[ScoringEngine], done: Synced) -> None:
+    stored = {engine.name: engine for engine in tx.rows(ScoringEngine, {})}
+    for engine in engines:
+        old = stored.pop(engine.name, None)
+        if old is not None and old.metainfo == engine.metainfo:
+            _reword(tx, old, engine, ("description",), done)
+        else:
+            _put(tx, old, engine, done)
+    for gone in stored.values():
+        _remove(tx, gone, done)
 
 
 def _describe_actions(tx: Transaction, descriptions: Mapping[str, str], done: Synced) -> None:

@@ -18,6 +18,7 @@ from trimtab.platform.records import (
     Goal,
     Json,
     Record,
+    ScoringEngine,
     Strategy,
 )
 from trimtab.platform.store.transaction import Move
@@ -221,9 +222,10 @@ class StorePort:
         goals: Sequence[Goal],
         strategies: Sequence[tuple[Strategy, str]],
         action_descriptions: Mapping[str, str],
+        scoring_engines: Sequence[ScoringEngine] | None = None,
     ) -> Synced:
         """See `Store.sync_catalogue`."""
-        return await self._call("sync_catalogue", (goals, strategies, action_descriptions), {})
+        return await self._call("sync_catalogue", (goals, strategies, action_descriptions, scoring_engines), {})
 
     async def checkpoint(self) -> None:
         """See `Store.checkpoint`."""

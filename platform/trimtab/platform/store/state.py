@@ -26,6 +26,7 @@ from trimtab.platform.records import (
     Event,
     Goal,
     Record,
+    ScoringEngine,
     Strategy,
 )
 from trimtab.platform.store import catalogue, query
@@ -315,6 +316,7 @@ class Store:
         goals: Sequence[Goal],
         strategies: Sequence[tuple[Strategy, str]],
         action_descriptions: Mapping[str, str],
+        scoring_engines: Sequence[ScoringEngine] | None = None,
     ) -> catalogue.Synced:
         """Make the stored catalogue equal to the plug-ins; strategies come with the name of their goal.
 
@@ -322,7 +324,7 @@ class Store:
             InvalidInput: a strategy's goal is missing, or a name is there twice.
         """
         with self._transaction() as tx:
-            return catalogue.sync(tx, goals, strategies, action_descriptions)
+            return catalogue.sync(tx, goals, strategies, action_descriptions, scoring_engines)
 
     # -- the file --------------------------------------------------------------------------------
 
