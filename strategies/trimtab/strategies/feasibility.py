@@ -112,7 +112,8 @@ def may_join(field: Field, host_of: Ints, instance: int, host: int) -> bool:
 
 def recount(field: Field, host_of: Ints) -> None:
     """Count anew who is where; nothing to do without extra rules."""
-    begin(field.ties, np.asarray(host_of, np.int32))
+    if field.ties.klass.size:
+        begin(field.ties, np.array(host_of, np.int32))
 
 
 @njit(cache=True)

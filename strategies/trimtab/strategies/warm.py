@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from trimtab.platform.contracts import Context, Strategy
-from trimtab.platform.model import ClusterModel
+from trimtab.platform.model import VCPU, ClusterModel
+from trimtab.platform.rules import Preserve, Spread, with_rules
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.library.basic import Basic
 from trimtab.strategies.library.outlet_temperature import OutletTemperature
+from trimtab.strategies.library.repair import Repair
 from trimtab.strategies.library.vm_workload_consolidation import VmWorkloadConsolidation
 from trimtab.strategies.library.workload_balance import WorkloadBalance
 from trimtab.strategies.library.workload_stabilization import WorkloadStabilization
@@ -31,6 +34,17 @@ def warm() -> None:
     for strategy, given in runs:
         parameters = read_parameters(strategy, given)
         strategy.propose(_snapshot(strategy.needs(parameters)), parameters, Context())
+    repair = Repair()
+    parameters = read_parameters(repair, {})
+    repair.propose(_ruled(_snapshot(repair.needs(parameters))), parameters, Context())
+
+
+def _ruled(snapshot: Snapshot) -> Snapshot:
+    """Something of everything to repair: two that must part, one on no host, one too large for every host."""
+    model = snapshot.model.with_changes(host_of=np.array([0, 0, -1, 1], np.int32))
+    pair, large = np.array([0, 1], np.int32), np.array([3], np.int32)
+    rules = (Spread(members=pair), Preserve(members=large, resource=VCPU, least=9.0))
+    return replace(snapshot, model=with_rules(model, rules))
 
 
 def _snapshot(needs: Sequence[Need]) -> Snapshot:
