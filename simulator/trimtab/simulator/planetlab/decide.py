@@ -147,6 +147,8 @@ def unload(
     for host in range(hosts):
         if s.host[host].residents > 0:
             add_up(s, w, rules, host, tick)
+            if not rules.power_against_measured:
+                w.host[host].base = watts_at(s, s.host[host].kind, w.host[host].used / s.host[host].total)
             if is_over(s, w, rules, detection, parameter, host):
                 w.host[host].over = True
                 over += 1
@@ -318,8 +320,6 @@ def relieve(
         if not w.host[host].over and w.host[host].residents > 0:
             w.candidates[count] = host
             count += 1
-        if not rules.power_against_measured and w.host[host].residents > 0:
-            w.host[host].base = watts_at(s, s.host[host].kind, w.host[host].used / s.host[host].total)
     first_empty = np.zeros(kinds, np.int64)
     moves = 0
     for v in taken:
