@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,35 +17,12 @@ from trimtab.platform.errors import InvalidInput
 from trimtab.platform.store.measurements import Measurements
 from trimtab.simulator.traces.read import read_trace, write_long
 from trimtab.simulator.traces.trace import Trace
-
-
-def opendc(folder: Path, cpu_pct: np.ndarray[tuple[int, int], np.dtype[np.float64]], *, old: bool = False) -> None:
-    """Every column a task of two cores, 2000 MHz together, submitted at 600 s."""
-    count, tasks = cpu_pct.shape
-    names = (
-        ("submissionTime", "maxCores", "requiredMemory") if old else ("submission_time", "cpu_count", "mem_capacity")
-    )
-    at = pa.array([600_000] * tasks, pa.int64())
-    table = {
-        "id": [f"t{n}" for n in range(tasks)],
-        names[0]: at.cast(pa.timestamp("ms")) if old else at,
-        "duration": [300_000 * count] * tasks,
-        names[1]: [2] * tasks,
-        "cpu_capacity": [2000.0] * tasks,
-        names[2]: [4096] * tasks,
-    }
-    pieces = {
-        "id": [f"t{n}" for n in range(tasks)] * count,
-        "duration": [300_000] * (count * tasks),
-        "cpuUsage" if old else "cpu_usage": cpu_pct.ravel() * 20,
-    }
-    pq.write_table(pa.table(table), folder / ("meta.parquet" if old else "tasks.parquet"))
-    pq.write_table(pa.table(pieces), folder / ("trace.parquet" if old else "fragments.parquet"))
+from trimtab.simulator.truth import CloudSpec
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 999), count=st.integers(1, 20), old=st.booleans())
-def test_what_is_written_reads_back_equal(seed: int, count: int, old: bool) -> None:
+@given(seed=st.integers(0, 999), count=st.integers(1, 20))
+def test_what_is_written_as_a_long_table_reads_back_equal(seed: int, count: int) -> None:
     values = np.random.default_rng(seed).uniform(2, 100, (count, 3))
     holes = values.astype(np.float32)
     holes[1:-1:2, 1] = np.nan
@@ -55,12 +33,6 @@ def test_what_is_written_reads_back_equal(seed: int, count: int, old: bool) -> N
         again = read_trace(folder / "long.parquet")
         assert (again.start_s, again.step_s, again.ids) == (made.start_s, made.step_s, made.ids)
         np.testing.assert_array_equal(again.cpu_pct, made.cpu_pct)
-        opendc(folder, values, old=old)
-        tasks = read_trace(folder)
-        assert tasks.start_s == 600
-        assert tasks.vcpus is not None
-        assert tasks.vcpus.tolist() == [2, 2, 2]
-        np.testing.assert_allclose(tasks.cpu_pct, values, rtol=1e-5)
 
 
 def test_reads_the_stores_own_folder(tmp_path: Path) -> None:
@@ -91,14 +63,67 @@ def test_names_what_is_wrong_with_a_long_table(tmp_path: Path, columns: dict[str
         read_trace(tmp_path / "t.parquet")
 
 
-def test_names_negative_fragments_and_unknown_tasks(tmp_path: Path) -> None:
-    opendc(tmp_path, np.full((2, 1), -5.0))
-    with pytest.raises(InvalidInput, match=r"fragments\.parquet row 0: cpu_usage is -100 \(and 1 rows more\)"):
-        read_trace(tmp_path)
-    pieces = pa.table({"id": ["other"], "duration": [1], "cpu_usage": [1.0]})
-    pq.write_table(pieces, tmp_path / "fragments.parquet")
-    with pytest.raises(InvalidInput, match="id other is not in tasks"):
-        read_trace(tmp_path)
-    (tmp_path / "fragments.parquet").write_bytes(b"none")
-    with pytest.raises(InvalidInput, match="cannot be read as Parquet"):
-        read_trace(tmp_path)
+def test_values_of_at_most_1_per_cent_can_be_meant(tmp_path: Path) -> None:
+    table = pa.table({"resource": ["a", "a"], "at": [0.0, 300.0], "value": [0.5, 0.7]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(InvalidInput, match="at_most_1_pct=True"):
+        read_trace(tmp_path / "t.parquet")
+    trace = read_trace(tmp_path / "t.parquet", at_most_1_pct=True)
+    np.testing.assert_array_equal(trace.cpu_pct[:, 0], np.array([0.5, 0.7], np.float32))
+
+
+def test_what_a_merged_file_replaces_stays_out(tmp_path: Path) -> None:
+    store = Measurements(tmp_path)
+    for at in (600.0, 300.0):
+        store.append("cpu_util", "instance", pa.table({"resource": ["x"], "at": [at], "value": [at / 10]}))
+    (folder,) = (tmp_path / "metric=cpu_util").glob("date=*")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    assert store.compact(date(1970, 1, 1)) == 2
+    store.close()
+    merged = read_trace(tmp_path / "metric=cpu_util")
+    for name, content in before.items():  # a crash before they were deleted
+        (folder / name).write_bytes(content)
+    again = read_trace(tmp_path / "metric=cpu_util")
+    np.testing.assert_array_equal(again.cpu_pct[:, 0], [30, 60])
+    np.testing.assert_array_equal(merged.cpu_pct, again.cpu_pct)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 999), count=st.integers(1, 5))
+def test_planetlab_days_written_read_back_equal(seed: int, count: int) -> None:
+    days = np.random.default_rng(seed).integers(0, 101, (count, 288))
+    with TemporaryDirectory() as name:
+        path = Path(name) / "day.parquet"
+        rows = [str(n) for n in range(count)]
+        pq.write_table(pa.table({"vm_index": range(count), "name": rows, "cpu_pct": days.tolist()}), path)
+        trace = read_trace(path)
+    np.testing.assert_array_equal(trace.cpu_pct, days.T)
+    assert trace.ids.to_pylist() == rows
+
+
+def test_a_planetlab_vm_that_stands_twice_is_named_with_its_file(tmp_path: Path) -> None:
+    table = pa.table({"vm_index": [3, 4, 3], "name": ["a", "b", "c"], "cpu_pct": [[1] * 288] * 3})
+    pq.write_table(table, tmp_path / "day.parquet")
+    with pytest.raises(InvalidInput, match=r"day\.parquet rows 0 and 2: id 3 stands twice"):
+        read_trace(tmp_path / "day.parquet")
+
+
+def test_names_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"none\.parquet is not there"):
+        read_trace(tmp_path / "none.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"none")
+    with pytest.raises(InvalidInput, match=r"bad\.parquet cannot be read as Parquet"):
+        read_trace(tmp_path / "bad.parquet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInput, match="columns missing: resource, at, value"):
+        read_trace(tmp_path / "empty")
+    with pytest.raises(InvalidInput, match="step_s is 0: give seconds above 0"):
+        read_trace(tmp_path / "empty", 0)
+
+
+def test_a_simulated_cloud_takes_every_format(tmp_path: Path) -> None:
+    write_long(Trace(0.0, 300.0, np.full((288, 2), 42, np.float32), pa.array(["a", "b"])), tmp_path / "long.parquet")
+    (tmp_path / "vms.csv").write_text("a,s,d,0,86400,42,42,42,x,4,8\n")
+    for name in ("long.parquet", "vms.csv"):
+        days = CloudSpec(traces=str(tmp_path / name), variation=0.0).days(5)
+        np.testing.assert_allclose(days(20_000), np.full((288, 5), 42), rtol=1e-5)

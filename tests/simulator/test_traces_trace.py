@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,19 @@ def test_a_history_keeps_its_rows_and_holes() -> None:
     np.testing.assert_array_equal(made.cpu_pct, cpu_pct)
     assert made.ids.to_pylist() == ["x", "y"]
     assert made.end_s == 1200
+
+
+def test_gaps_are_named_by_instance_and_time_and_only_while_it_lives() -> None:
+    nan = np.nan
+    holes = trace([[1, nan], [nan, nan], [nan, 4], [1, nan]], start_s=600)
+    assert holes.gaps() == [("vm-0", 900, 1500), ("vm-1", 600, 1200), ("vm-1", 1500, 1800)]
+    with pytest.raises(InvalidInput, match="nothing was recorded of vm-0 from 900 to 1500 s, vm-1 from 600 to 1200 s"):
+        holes.require_whole()
+    living = replace(holes, begins_s=np.array([1500.0, 1200.0]), ends_s=np.array([np.inf, 1500.0]))
+    assert living.require_whole() is living
+    later = replace(living, ends_s=np.array([np.inf, 1501.0]))
+    assert later.gaps() == [("vm-1", 1500, 1800)]
+    assert holes.filled("zero").require_whole().gaps() == []
+    many = trace([[nan] * 7])
+    with pytest.raises(InvalidInput, match="vm-4 from 0 to 300 s and 2 more: fill"):
+        many.require_whole()

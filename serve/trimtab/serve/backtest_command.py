@@ -64,7 +64,7 @@ def backtest(
         Path | None, typer.Option(help="Folder with the load Trimtab recorded: `metrics` in its data folder.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option(help="File with the load instead: any trace format that Trimtab reads.")
+        Path | None, typer.Option(help="File or folder with the load instead: any trace format that Trimtab reads.")
     ] = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Begin, such as 2026-11-15 or 2026-11-15T06:00 (UTC).")

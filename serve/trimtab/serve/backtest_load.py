@@ -205,7 +205,8 @@ def from_trace(
     cpu_pct = np.full((there.stop - there.start, model.instances), np.nan, np.float32)
     cpu_pct[:, rows[rows >= 0]] = trace.cpu_pct[there, rows >= 0]
     strangers = trace.ids.filter(pa.array(rows < 0)).to_pylist()
-    return Recorded(Record.of(model, past, cpu_pct), begin, end, None, tuple(_warnings(strangers, past == begin)))
+    notes = (*trace.notes, *_warnings(strangers, past == begin))
+    return Recorded(Record.of(model, past, cpu_pct), begin, end, None, notes)
 
 
 def rows_by_name(model: ClusterModel, names: pa.Array) -> Ints:
@@ -239,7 +240,7 @@ def _dealt(
         f"{path.name} knows none of the model's instances: its {len(trace.ids)} series are dealt out over them, "
         f"its {whole_days:g} days again and again"
     )
-    return Recorded(Record.of(model, past, cpu_pct), begin, end, None, (note,))
+    return Recorded(Record.of(model, past, cpu_pct), begin, end, None, (*trace.notes, note))
 
 
 def _warnings(strangers: Collection[str], no_past: bool) -> Iterator[str]:

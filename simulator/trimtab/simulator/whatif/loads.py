@@ -47,7 +47,8 @@ def trace_of(point: LoadPoint) -> Trace:
     """
     if point.trace is None:
         raise InvalidInput(f"load {point.name!r} names no trace")
-    return _trace(point.trace, point.trace.stat().st_mtime_ns)
+    files = [point.trace, *point.trace.rglob("*")]  # a folder itself does not change when a file in it does
+    return _trace(point.trace, max(file.stat().st_mtime_ns for file in files))
 
 
 @lru_cache(maxsize=4)
