@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from trimtab.platform.errors import InvalidInput
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
+UUID = "^[a-fA-F0-9]{8}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{12}$"
 
 
 class HasParameters(Protocol):

@@ -24,6 +24,8 @@ from trimtab.platform.errors import ActionFailed, CloudError, CloudUnavailable
 T = TypeVar("T")
 
 LONGEST_PAUSE = 12  # times poll_s: back-off stops growing here
+SKEW_S = 1.0  # how far the cloud's clock may be behind ours when we look for what an interrupted try started
+REFUSALS = 2  # refusals in a row, nothing under way in between, that settle the matter
 
 
 class Watch:

@@ -6,10 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from trimtab.platform.actions.migrate import REFUSALS, SKEW_S
 from trimtab.platform.contracts import MetalNode, Tools
 from trimtab.platform.errors import ActionFailed, CloudConflict, CloudNotFound
-from trimtab.platform.watch import patiently, until_done
+from trimtab.platform.watch import REFUSALS, SKEW_S, patiently, until_done
 
 
 class Parameters(BaseModel, extra="forbid"):

@@ -10,11 +10,8 @@ from pydantic import BaseModel, Field
 
 from trimtab.platform.contracts import Migration, Server, Tools
 from trimtab.platform.errors import ActionFailed, ActionSkipped, CloudConflict, CloudError, CloudUnavailable
-from trimtab.platform.watch import longer, patiently, until_next_look
-
-UUID = "^[a-fA-F0-9]{8}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{12}$"
-SKEW_S = 1.0  # how far the cloud's clock may be behind ours when we look for what an interrupted try started
-REFUSALS = 2  # refusals in a row, nothing under way in between, that settle the matter
+from trimtab.platform.schema import UUID
+from trimtab.platform.watch import REFUSALS, SKEW_S, longer, patiently, until_next_look
 
 
 class Parameters(BaseModel, extra="forbid"):

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-from trimtab.platform.actions.migrate import REFUSALS, SKEW_S, UUID
 from trimtab.platform.contracts import Flavor, Migration, Server, Tools
 from trimtab.platform.errors import ActionFailed, ActionSkipped, CloudConflict, CloudError
-from trimtab.platform.watch import patiently, until_done
+from trimtab.platform.schema import UUID
+from trimtab.platform.watch import REFUSALS, SKEW_S, patiently, until_done
 
 
 class Parameters(BaseModel, extra="forbid"):

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-from trimtab.platform.actions.migrate import REFUSALS, UUID
 from trimtab.platform.contracts import Server, Tools
 from trimtab.platform.errors import ActionFailed, ActionSkipped, CloudConflict, CloudNotFound
-from trimtab.platform.watch import patiently, until_done
+from trimtab.platform.schema import UUID
+from trimtab.platform.watch import REFUSALS, patiently, until_done
 
 
 class Parameters(BaseModel, extra="forbid"):

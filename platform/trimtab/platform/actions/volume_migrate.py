@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from trimtab.platform.actions.migrate import REFUSALS, SKEW_S, UUID
 from trimtab.platform.contracts import Tools, Volume
 from trimtab.platform.errors import ActionFailed, ActionSkipped, CloudConflict
-from trimtab.platform.watch import patiently, until_done
+from trimtab.platform.schema import UUID
+from trimtab.platform.watch import REFUSALS, SKEW_S, patiently, until_done
 
 S_PER_GB = 100.0  # patience: a volume that is copied slower than this (10 MB/s) is not waited for
 USABLE = ("available", "in-use")
