@@ -453,3 +453,23 @@ def test_a_node_that_is_off_shows_nothing_and_takes_nothing(cloud: SimulatedClou
     found = cloud.service(host)
     assert found is not None
     assert found.up
+
+
+def test_a_server_that_arrives_while_a_node_shuts_down_keeps_it_on(cloud: SimulatedCloud) -> None:
+    names = cloud.inventory().hosts["hostname"].to_pylist()
+    host = min((n for n in names if cloud.residents(n)), key=lambda n: len(cloud.residents(n)))
+    there = cloud.residents(host)
+    for server in there:
+        cloud.migrate(server.id, None, live=False)
+        cloud.fast_forward(900)
+    metal = metal_of(cloud)
+    node = metal.ids[metal.hostnames.to_pylist().index(host)].as_py()
+    cloud.set_power(node, on=False)
+    cloud.migrate(there[0].id, host, live=False)
+    cloud.fast_forward(900)
+    found = cloud.metal_node(node)
+    assert found is not None
+    assert (found.power, found.target) == ("on", "")
+    assert "received a server" in found.error
+    assert [server.id for server in cloud.residents(host)] == [there[0].id]
+    check_room(cloud)

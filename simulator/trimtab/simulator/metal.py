@@ -12,6 +12,7 @@ from trimtab.platform.contracts import MetalNode
 from trimtab.platform.model import BaremetalModel
 from trimtab.platform.model.baremetal import OFF, ON, UNKNOWN
 from trimtab.platform.model.compute import Floats, Ints
+from trimtab.platform.model.placement import ROUNDING
 from trimtab.simulator.events import Event
 from trimtab.simulator.migration import Mishap
 from trimtab.simulator.world import World
@@ -76,12 +77,8 @@ class Metal:
             return f"metal node {name} is in maintenance: {self.model.maintenance_reason[row] or 'no reason given'}"
         if self.power[row] == (ON if on else OFF):
             return f"metal node {name} is {'on' if on else 'off'} already"
-        if not on and host >= 0:
-            there = self.world.place.residents(host)
-            coming = [t for t in self.world.moving.values() if host in (t.flow.source, t.flow.destination)]
-            # Room may also be taken by a server that is being resized to this host.
-            if len(there) or coming or (self.world.place.used[:, host] > 1e-6).any():
-                return f"metal node {name} cannot be turned off: host {self.world.model.host_name(host)} holds servers"
+        if not on and self._holds_any(host):
+            return f"metal node {name} cannot be turned off: host {self.world.model.host_name(host)} holds servers"
         return None
 
     def set_power(self, row: int, *, on: bool) -> None:
@@ -101,6 +98,9 @@ class Metal:
         events, host = self.world.events, int(self.host_of[row])
         target = self.target.pop(row)
         self.changed_at[row] = events.now
+        if target == OFF and self._holds_any(host):  # an orderly shutdown waits for nobody and stops nobody
+            self.error[row] = f"host {self.world.model.host_name(host)} received a server while it was shutting down"
+            return
         if failed:
             self.error[row] = f"the management controller did not answer when the node was to be turned {WORDS[target]}"
             return
@@ -112,3 +112,7 @@ class Metal:
         else:
             events.cancel(self._boots.pop(row, None))
             self.world.lose_host(host)
+
+    def _holds_any(self, host: int) -> bool:
+        """Whether anything takes room on a host: who is there, on the way, or being resized to it."""
+        return host >= 0 and bool((self.world.place.used[:, host] > ROUNDING).any())
