@@ -70,6 +70,19 @@ fails = frame[(frame.topology == "ten hosts fail at 9") & (frame.policy == "nobo
 assert (fails.down_min > 0).all() and (frame[frame.topology == "as it is"].down_min == 0).all()
 assert shown.groupby("policy").size().eq(288).all()
 """,
+    "04-planetlab": """
+import sys
+
+assert not {"ray", "fastapi", "duckdb"} & set(sys.modules), "the notebook is meant to need pure functions only"
+if real:
+    assert (table["migrations"] == table["published migrations"]).all()
+    assert ((table["energy, kWh"] - table["published kWh"]).abs() < 1e-4).all()
+vanish, stay = (seen[-1].vms for seen in ticks.values())
+assert vanish <= stay == len(traces)
+assert switched["memory_binds"].migrations < 0.5 * base.migrations
+assert switched["artefacts_count"].slatah < base.slatah
+assert spread.std().gt(0).all()
+""",
 }
 
 
@@ -98,6 +111,9 @@ def test_runs_from_top_to_bottom_and_shows_what_it_says(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own start-up files
+    shared = Path(os.environ.get("TRIMTAB_SHARED", Path(__file__).parents[3] / "shared"))
+    if (shared / "data" / "planetlab").is_dir():
+        monkeypatch.setenv("TRIMTAB_PLANETLAB", str(shared / "data" / "planetlab"))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     before = path.read_bytes()
     copy = Path(shutil.copy(path, tmp_path))
