@@ -191,3 +191,11 @@ def test_names_what_is_wrong_with_readings(tmp_path: Path, change: dict[str, lis
     pq.write_table(pa.table({**good, **rest, **change}), tmp_path / "readings.parquet")
     with pytest.raises(InvalidInput, match=said):
         read_azure(write(tmp_path / "vms.csv"), [tmp_path / "readings.parquet"])
+
+
+def test_a_reading_must_not_stand_in_two_files(tmp_path: Path) -> None:
+    for part in range(2):
+        (tmp_path / f"vm_cpu_readings-file-{part}-of-2.csv").write_text("300,a,0,9,5\n")
+    write(tmp_path / "vmtable.csv")
+    with pytest.raises(InvalidInput, match="a at 300 s stands in two files of readings"):
+        read_trace(tmp_path)

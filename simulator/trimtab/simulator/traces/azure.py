@@ -167,6 +167,12 @@ def _read(paths: Sequence[Path], ids: pa.Array, start_s: float, step_s: float, c
         columns.once(path, ids, column, at)
         parts.append((column, at, value))
     column, at, value = (np.concatenate([part[n] for part in parts]) for n in range(3))
+    order = np.lexsort((at, column))
+    if (twice := (np.diff(column[order]) == 0) & (np.diff(at[order]) == 0)).any():
+        row = int(order[1:][twice][0])
+        raise InvalidInput(
+            f"{paths[0].parent}: {ids[int(column[row])]} at {at[row]:.15g} s stands in two files of readings; keep one"
+        )
     cell = np.floor((at - start_s) / step_s + 1e-9).astype(np.int64)
     shape = (max(count, int(cell.max()) + 1), len(ids))
     cpu_pct = columns.sampled(column.astype(np.int64), cell, value, shape)
