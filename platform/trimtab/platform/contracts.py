@@ -77,7 +77,8 @@ class Indicator(NamedTuple):
 class Goal:
     """What an audit wants. `ordering` are score fields, most important first, smaller is better; empty = not scored.
 
-    `global_efficacy` turns indicator values into the plan's headline figures.
+    `global_efficacy` turns indicator values into the plan's headline figures. `weighed`: moves that bring less
+    than they cost may be left out (see `worth`); not where what is asked for is done whatever it costs.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Goal:
     indicators: tuple[Indicator, ...] = ()
     ordering: tuple[str, ...] = ()
     global_efficacy: Callable[[Mapping[str, float]], list[dict[str, Any]]] = lambda _: []
+    weighed: bool = False
 
 
 # -- scoring engines ---------------------------------------------------------------------------

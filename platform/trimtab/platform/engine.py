@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from trimtab.platform import ranking, rules
+from trimtab.platform import ranking, rules, worth
 from trimtab.platform.clocks import WallClock
 from trimtab.platform.contracts import Compute, Context, Goal, Planner, Rehearsal, Rehearse, Score
 from trimtab.platform.errors import Conflict, InvalidInput, PlanError, StrategyError, TrimtabError
@@ -78,6 +78,7 @@ class Parts:
     owner: str = "engine"  # who claims audits; another name for every process
     lease_s: float = 30.0
     tell: Tell = silent
+    weigh: bool = True  # leave out moves that cost more than they bring
 
 
 class ProposeJob(NamedTuple):
@@ -96,6 +97,7 @@ class TryJob(NamedTuple):
     rehearse: Rehearse | None  # None: its goal has no ordering, so a score would not be used
     limits: Limits
     seed: int
+    weigh: Goal | None = None  # None: every move is worth it
 
 
 class Tried(NamedTuple):
@@ -104,6 +106,7 @@ class Tried(NamedTuple):
     plan: Plan | None
     score: Score | None
     reasons: tuple[str, ...] = ()
+    candidate: Candidate | None = None  # what was planned, where it is not all that was proposed
 
 
 class Entry(NamedTuple):
@@ -126,7 +129,40 @@ def propose(snapshot: Snapshot, job: ProposeJob) -> list[Candidate]:
 
 
 def try_out(snapshot: Snapshot, job: TryJob) -> Tried:
-    """Judge, plan and rehearse one candidate (on any worker)."""
+    """Judge, plan and rehearse one candidate, without moves that are not worth it (on any worker).
+
+    Those moves stay in where the goal's own order says that the plan is worse without them, or where the rest of it
+    cannot be done without them.
+    """
+    whole = _try(snapshot, job)
+    if job.weigh is None or whole.plan is None or whole.score is None or whole.reasons:
+        return whole
+    kept: list[str] = []
+    seen: set[int] = set()
+    for hosts_too in (True, False):
+        reduced, left_out = worth.weigh(snapshot, job.candidate, job.weigh, hosts_too=hosts_too)
+        if not left_out or len(left_out) in seen:
+            continue
+        seen.add(len(left_out))
+        tried = _try(snapshot, job._replace(candidate=reduced))
+        if tried.plan is None or tried.score is None or tried.reasons:
+            continue
+        if not _moved(whole.plan) - {one.instance for one in left_out} <= _moved(tried.plan):
+            continue
+        worse = ranking.beats(job.weigh, whole.score, tried.score)
+        if worse is None:
+            return tried._replace(candidate=reduced)
+        kept.append(
+            f"{len(left_out)} moves cost more than they bring, but without them {worse} is worse: they are done"
+        )
+    return whole._replace(candidate=replace(job.candidate, notes=(*job.candidate.notes, *kept))) if kept else whole
+
+
+def _moved(plan: Plan) -> set[int]:
+    return {action.instance for action in plan.actions if action.instance >= 0}
+
+
+def _try(snapshot: Snapshot, job: TryJob) -> Tried:
     model = snapshot.model
     if job.planner is None:
         return Tried(None, None, (f"there is no planner {job.candidate.planner!r}",))
@@ -252,8 +288,9 @@ async def explore(parts: Parts, goal: Goal, frozen: Frozen, jobs: Sequence[Propo
         else:
             found += [(job, candidate, ran.seconds) for candidate in ran.value]
     rehearse = parts.rehearse if goal.ordering else None
+    weigh = goal if goal.weighed and parts.weigh else None
     tries = [
-        TryJob(candidate, parts.planners.get(candidate.planner), rehearse, parts.limits, parts.seed)
+        TryJob(candidate, parts.planners.get(candidate.planner), rehearse, parts.limits, parts.seed, weigh)
         for _, candidate, _ in found
     ]
     steps = sum(len(candidate.steps) for _, candidate, _ in found)
@@ -263,8 +300,9 @@ async def explore(parts: Parts, goal: Goal, frozen: Frozen, jobs: Sequence[Propo
         try_out, frozen.shared, tries, len(tries) * samples * REHEARSE_PER_SAMPLE_S + steps * REHEARSE_PER_STEP_S
     )
     entries = [
-        Entry(job, candidate, ran.value or Tried(None, None), ran.node, ran.worker, seconds, ran.seconds, ran.error)
+        Entry(job, done.candidate or candidate, done, ran.node, ran.worker, seconds, ran.seconds, ran.error)
         for (job, candidate, seconds), ran in zip(found, tried, strict=True)
+        for done in [ran.value or Tried(None, None)]
     ]
     return [*entries, *failed]
 

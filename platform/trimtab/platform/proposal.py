@@ -52,6 +52,9 @@ class Candidate:
     planner: str = "capacity"
     indicators: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what was left out and why: hosts without metrics, instances nobody can hold
+    reasons: Mapping[int, str] = field(
+        default_factory=dict
+    )  # row of an instance -> why it moves, in the strategy's words
     boots: tuple[Boot, ...] = ()  # counted as done when all moves are; judged with them, no part of a plan
 
     def moves(self) -> Ints:

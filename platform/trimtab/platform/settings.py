@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(15.0, gt=0, description="After so long without a sign of life others take over")
     audit_deadline_s: float = Field(600.0, gt=0, description="A strategy or rehearsal that takes longer is stopped")
     seed: int = 0
+    weigh_moves: bool = Field(True, description="Leave out moves that cost more than they bring in an instance's life")
     rules_file: Path | None = Field(None, description="YAML or JSON file with the operator's rules, see docs/rules.md")
 
     whatif_most_cells: int = Field(100_000, ge=1, description="A what-if sweep with more cells is refused")

@@ -160,6 +160,7 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
         owner=f"engine@{settings.hostname}:{os.getpid()}",
         lease_s=settings.lease_s,
         tell=gauges,
+        weigh=settings.weigh_moves,
     )
 
     async def measure(start_s: float, end_s: float, horizon_s: float) -> Score:

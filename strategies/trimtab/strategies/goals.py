@@ -139,6 +139,7 @@ SERVER_CONSOLIDATION = Goal(
     ),
     ("rules_broken", "slatah", "hosts_in_use", "overload_min_after", "energy_kwh", "moved_gib", "duration_s"),
     released_nodes,
+    weighed=True,
 )
 
 WORKLOAD_BALANCING = Goal(
@@ -152,6 +153,7 @@ WORKLOAD_BALANCING = Goal(
     ),
     ("rules_broken", "slatah", "cpu_sd_pp", "overload_min_after", "moved_gib", "duration_s"),
     migrated_instances,
+    weighed=True,
 )
 
 RULES_COMPLIANCE = Goal(

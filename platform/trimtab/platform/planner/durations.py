@@ -8,6 +8,7 @@ So what is on the busiest link, or has such work waiting behind it, goes first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,16 +25,30 @@ NOTICE_S = 2.5  # until the applier has seen the end
 MB_PER_GB = 1024.0
 
 
-def migration_s(model: ClusterModel, instances: Ints, live: Bools) -> Floats:
-    """Seconds from the request until its end is noticed, [N], with both hosts' links free.
+class Transfer(NamedTuple):
+    """What migrations do on free links, [N] each: seconds of copying while the guest runs, seconds it stands, GiB."""
 
-    Live: M / (r - d) for memory M, rate r, dirtying d (pre-copy, Clark et al., NSDI 2005), the last r D of it while the
-    guest is stopped for D. Cold: a share of the disk at rate r.
+    copied_s: Floats
+    stopped_s: Floats
+    gib: Floats
+
+
+def transfer(model: ClusterModel, instances: Ints, live: Bools) -> Transfer:
+    """Copying of migrations with both hosts' links free.
+
+    Live: (M - r D) / (r - d) for memory M, rate r, dirtying d (pre-copy, Clark et al., NSDI 2005), the last r D of it
+    while the guest is stopped for D. Cold: a share of the disk at rate r, the guest stopped.
     """
     memory, disk = model.demand[instances, MEMORY], model.demand[instances, DISK]
-    copied = np.maximum(memory - NIC_MB_S * DOWNTIME_S, 0.0) / (NIC_MB_S - DIRTY_MB_S)
-    stopped = np.minimum(memory / NIC_MB_S, DOWNTIME_S)
-    return SETUP_S + NOTICE_S + np.where(live, copied + stopped, disk * MB_PER_GB * DISK_SHARE / NIC_MB_S)
+    copied = np.where(live, np.maximum(memory - NIC_MB_S * DOWNTIME_S, 0.0) / (NIC_MB_S - DIRTY_MB_S), 0.0)
+    stopped = np.where(live, np.minimum(memory / NIC_MB_S, DOWNTIME_S), disk * MB_PER_GB * DISK_SHARE / NIC_MB_S)
+    return Transfer(copied, stopped, (copied + stopped) * NIC_MB_S / MB_PER_GB)
+
+
+def migration_s(model: ClusterModel, instances: Ints, live: Bools) -> Floats:
+    """Seconds from the request until its end is noticed, [N], with both hosts' links free."""
+    moved = transfer(model, instances, live)
+    return SETUP_S + NOTICE_S + moved.copied_s + moved.stopped_s
 
 
 def busiest_link_first(model: ClusterModel, planned: Sequence[Job]) -> Callable[[Job], float]:
