@@ -17,12 +17,15 @@ import numpy.typing as npt
 from numba import njit
 
 from trimtab.platform.model import ClusterModel, GroupPolicy
-from trimtab.platform.model.compute import Floats, Ints
+from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.strategies.ties import NO_TIES, Ties, begin, join, leave, obeys, ties_of
 
 AFFINITY = int(GroupPolicy.AFFINITY)
 ANTI_AFFINITY = int(GroupPolicy.ANTI_AFFINITY)
+
+
+NO_RULES = np.zeros(0, bool)
 
 
 class Field(NamedTuple):
@@ -36,6 +39,7 @@ class Field(NamedTuple):
     start: Ints  # [G + 1] members of g are members[start[g]:start[g + 1]]
     members: Ints
     policy: npt.NDArray[np.int8]  # [G]
+    ruled: Bools = NO_RULES  # [1] when there are extra rules, else [0]: cheaper to ask than `ties`
     ties: Ties = NO_TIES
 
 
@@ -57,6 +61,7 @@ def field_of(model: ClusterModel, limit: Floats, need: Floats) -> Field:
         np.array(start, np.int32),
         np.array(members, np.int32),
         np.array(model.group_policy, np.int8),
+        np.ones(1, bool) if model.rules else np.zeros(0, bool),
         ties_of(model),
     )
     recount(field, np.array(model.host_of, np.int32))
@@ -87,7 +92,7 @@ def may_join(field: Field, host_of: Ints, instance: int, host: int) -> bool:
     """Whether zone, server group and rules let an instance move from where it is to a host."""
     if field.pinned[instance] >= 0 and field.zone[host] != field.pinned[instance]:
         return False
-    if field.ties.klass.size > 0 and not obeys(field.ties, host_of, instance, host):
+    if field.ruled.size > 0 and not obeys(field.ties, host_of, instance, host):
         return False
     group = field.group[instance]
     if group < 0:
@@ -112,7 +117,7 @@ def may_join(field: Field, host_of: Ints, instance: int, host: int) -> bool:
 
 def recount(field: Field, host_of: Ints) -> None:
     """Count anew who is where; nothing to do without extra rules."""
-    if field.ties.klass.size:
+    if field.ruled.size:
         begin(field.ties, np.array(host_of, np.int32))
 
 
@@ -124,7 +129,7 @@ def lift(field: Field, host_of: Ints, used: Floats, instance: int) -> None:
         return
     for r in range(field.need.shape[1]):
         used[source, r] -= field.need[instance, r]
-    if field.ties.klass.size > 0:
+    if field.ruled.size > 0:
         leave(field.ties, instance, source)
     host_of[instance] = -1
 
@@ -137,7 +142,7 @@ def put(field: Field, host_of: Ints, used: Floats, instance: int, host: int) -> 
         if source >= 0:
             used[source, r] -= field.need[instance, r]
         used[host, r] += field.need[instance, r]
-    if field.ties.klass.size > 0:
+    if field.ruled.size > 0:
         if source >= 0:
             leave(field.ties, instance, source)
         join(field.ties, instance, host)
