@@ -185,12 +185,26 @@ def whole_trimtab() -> Any:
     return whole
 
 
-@pytest.fixture
-async def listening(idle: Whole) -> AsyncIterator[str]:
-    """The address of `idle` on a real socket, for what cannot be given a transport: the command line."""
-    server = uvicorn.Server(uvicorn.Config(idle.app, log_level="warning", lifespan="off"))
+@asynccontextmanager
+async def on_a_socket(app: Any) -> AsyncIterator[str]:
+    """The address of an application on a real socket, for what cannot be given a transport: the command line."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as waiting:
         task = asyncio.create_task(server.serve(sockets=[waiting]))
         yield f"http://127.0.0.1:{waiting.getsockname()[1]}"
         server.should_exit = True
         await task
+
+
+@pytest.fixture
+async def listening(idle: Whole) -> AsyncIterator[str]:
+    """The address of `idle`."""
+    async with on_a_socket(idle.app) as url:
+        yield url
+
+
+@pytest.fixture
+async def listening_at_work(working: Whole) -> AsyncIterator[tuple[Whole, str]]:
+    """`working` and its address."""
+    async with on_a_socket(working.app) as url:
+        yield working, url

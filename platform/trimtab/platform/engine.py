@@ -14,11 +14,12 @@ from trimtab.platform import ranking, rules, worth
 from trimtab.platform.clocks import WallClock
 from trimtab.platform.contracts import Compute, Context, Goal, Planner, Rehearsal, Rehearse, Score
 from trimtab.platform.errors import Conflict, InvalidInput, PlanError, StrategyError, TrimtabError
+from trimtab.platform.explain import explain, reason_to_json
 from trimtab.platform.lease import while_held
 from trimtab.platform.planner.wire import understood
 from trimtab.platform.plugins import Plugins, load
 from trimtab.platform.proposal import Candidate, Limits, Plan, steps_to_json
-from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, EfficacyIndicator
+from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, EfficacyIndicator, Explanation
 from trimtab.platform.records import Goal as GoalRecord
 from trimtab.platform.records import Strategy as StrategyRecord
 from trimtab.platform.schema import read_parameters
@@ -36,6 +37,7 @@ LONGEST_MESSAGE = 255
 # is sent to the cluster or done here, so a factor of two is no harm.
 PROPOSE_S, PROPOSE_PER_PAIR_S = 0.01, 2e-8  # a strategy, and per host x instance
 REHEARSE_PER_SAMPLE_S, REHEARSE_PER_STEP_S = 5e-8, 2e-4  # per recorded sample of an instance, and per step of a plan
+EXPLAIN_PER_PAIR_S = 2e-7  # per action and host
 
 
 class Frozen(NamedTuple):
@@ -98,6 +100,15 @@ class TryJob(NamedTuple):
     limits: Limits
     seed: int
     weigh: Goal | None = None  # None: every move is worth it
+
+
+class ExplainJob(NamedTuple):
+    """The recommended plan, to be explained."""
+
+    candidate: Candidate
+    plan: Plan
+    goal: Goal
+    ids: tuple[str, ...]  # uuids of its actions
 
 
 class Tried(NamedTuple):
@@ -182,6 +193,12 @@ def _try(snapshot: Snapshot, job: TryJob) -> Tried:
     return Tried(plan, rehearsal.score, rehearsal.violations)
 
 
+def explain_plan(snapshot: Snapshot, job: ExplainJob) -> list[dict[str, Any]]:
+    """Why each action of the recommended plan is there, as it is stored (on any worker)."""
+    reasons = explain(snapshot, job.candidate, job.plan, job.goal)
+    return [reason_to_json(snapshot.model, reason, job.ids) for reason in reasons]
+
+
 async def run_audit(parts: Parts, audit_uuid: str) -> ActionPlan | None:
     """Take one audit and bring it to an end; returns the plan it recommends, if any.
 
@@ -239,6 +256,7 @@ async def _work(parts: Parts, audit: Audit, epoch: int) -> ActionPlan | None:
         parts.tell("rehearsal_seconds", entry.rehearse_s, strategy=entry.job.strategy)
     rows = candidate_rows(frozen.snapshot, goal, entries, chosen)
     plan, actions, indicators = await _plan_rows(parts, goal, jobs[0].strategy, entries, chosen)
+    explanations = await _explanations(parts, goal, frozen, entries[chosen] if chosen is not None else None, actions)
     return await parts.store.save_outcome(
         audit.uuid,
         event="succeed",
@@ -248,6 +266,7 @@ async def _work(parts: Parts, audit: Audit, epoch: int) -> ActionPlan | None:
         plan=plan,
         actions=actions,
         indicators=indicators,
+        explanations=explanations,
         launch=audit.auto_trigger and bool(actions),
     )
 
@@ -384,6 +403,24 @@ def candidate_rows(
             )
         )
     return rows
+
+
+async def _explanations(
+    parts: Parts, goal: Goal, frozen: Frozen, entry: Entry | None, actions: Sequence[Action]
+) -> list[Explanation]:
+    """One for each action of the recommended plan; none when it cannot be explained, which fails no audit."""
+    if entry is None or entry.candidate is None or entry.tried.plan is None or not actions:
+        return []
+    job = ExplainJob(entry.candidate, entry.tried.plan, goal, tuple(action.uuid for action in actions))
+    estimated_s = len(actions) * frozen.snapshot.model.hosts * EXPLAIN_PER_PAIR_S
+    (ran,) = await parts.compute.map(explain_plan, frozen.shared, [job], estimated_s)
+    if ran.error is not None:
+        log.error("the plan of %s cannot be explained: %s", entry.job.strategy, ran.error)
+        return []
+    return [
+        Explanation(uuid=action.uuid, action_plan_id=0, reason=reason)
+        for action, reason in zip(actions, ran.value, strict=True)
+    ]
 
 
 async def _plan_rows(

@@ -119,6 +119,15 @@ class Action(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation(Record):
+    """Why an action is in its plan, as `explain.reason_to_json` writes it; `uuid` is the action's own."""
+
+    kind: ClassVar[str] = "explanation"
+    action_plan_id: int
+    reason: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EfficacyIndicator(Record):
     """One measured-at-planning-time figure of a plan."""
 
@@ -218,6 +227,7 @@ RECORDS: Mapping[str, type[Record]] = {
         Audit,
         ActionPlan,
         Action,
+        Explanation,
         EfficacyIndicator,
         CandidateRecord,
         ScoringEngine,

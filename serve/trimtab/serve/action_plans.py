@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
 from trimtab.platform.errors import IllegalTransition, InvalidInput
-from trimtab.platform.records import Action, ActionPlan, Audit, Strategy
+from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, Explanation, Strategy
 from trimtab.platform.states import PLAN, ActionState, PlanState
 from trimtab.serve.resources import (
     Asked,
@@ -21,6 +22,7 @@ from trimtab.serve.resources import (
     filter_by,
     listing,
     only_state,
+    page_size,
     show,
     typed_uuid,
 )
@@ -34,6 +36,16 @@ class PlanPage(Page):
 
     audit_uuid: str | None = None
     strategy: str | None = None
+
+
+class ReasonPage(BaseModel):
+    """Paging of an explanation, and one action of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int | None = None
+    marker: str | None = None
+    action: str | None = None
 
 
 class ActionPage(Page):
@@ -83,6 +95,27 @@ async def show_effect(ident: str, wired: Wired) -> Body:
     """Rehearsed and measured score of a plan; measured is empty until the horizon has passed."""
     plan = await by_uuid(wired.store, ActionPlan, ident)
     return {"uuid": plan.uuid, "state": plan.state, "rehearsed": plan.rehearsed, "measured": plan.measured}
+
+
+@router.get("/action_plans/{ident}/explanation")
+async def show_explanation(ident: str, wired: Wired, base: Base, page: Annotated[ReasonPage, Query()]) -> Body:
+    """Why each action is in the plan, in the plan's order: what it improves, what else was possible, what needs it."""
+    plan = await by_uuid(wired.store, ActionPlan, ident)
+    limit = page_size(Page(limit=page.limit), wired.settings.max_limit)
+    where: dict[str, Any] = {"action_plan_id": plan.id}
+    if (action := typed_uuid("action", page.action)) is not None:
+        where["uuid"] = (await wired.store.get(Action, action)).uuid
+    rows = await wired.store.list(Explanation, where, limit=limit, marker=typed_uuid("marker", page.marker))
+    chosen = await wired.store.list(CandidateRecord, {"audit_id": plan.audit_id, "number": plan.candidate})
+    answer: Body = {
+        "uuid": plan.uuid,
+        "because": chosen[-1].because if chosen else "",
+        "explanation": [{"action_uuid": row.uuid, **row.reason} for row in rows],
+    }
+    if rows and len(rows) == limit:
+        query = urlencode({"limit": limit, "marker": rows[-1].uuid})
+        answer["next"] = f"{base}/v1/action_plans/{plan.uuid}/explanation?{query}"
+    return answer
 
 
 @router.get("/action_plans/{ident}/progress")

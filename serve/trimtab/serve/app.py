@@ -34,7 +34,7 @@ STATUS: tuple[tuple[type[TrimtabError], int], ...] = (
 )
 DESCRIPTION = (
     "Trimtab simulates and optimises OpenStack clouds. The resources under /v1 have the shapes of OpenStack Watcher's "
-    "API; /v1/audits/{audit}/candidates, /v1/action_plans/{uuid}/effect, /v1/whatifs, /v1/cluster and "
+    "API; /v1/audits/{audit}/candidates, /v1/action_plans/{uuid}/effect and /explanation, /v1/whatifs, /v1/cluster and "
     "/metrics are Trimtab's own."
 )
 

@@ -117,6 +117,22 @@ class Client:
         """Rehearsed and measured score of a plan."""
         return self.request("GET", f"/v1/action_plans/{plan_uuid}/effect")
 
+    def explanation(self, plan_uuid: str, action: str | None = None) -> list[Body]:
+        """Why each action is in a plan, in the plan's order; only that of one action (uuid) when it is named."""
+        return self.because(plan_uuid, action)["explanation"]
+
+    def because(self, plan_uuid: str, action: str | None = None) -> Body:
+        """Why a plan is as it is: `because` for the whole, `explanation` for each action."""
+        query: dict[str, Any] = {} if action is None else {"action": action}
+        whole: Body = {}
+        while True:
+            page = self.request("GET", f"/v1/action_plans/{plan_uuid}/explanation", params=query)
+            whole = {**page, "explanation": [*whole.get("explanation", ()), *page["explanation"]]}
+            if "next" not in page:
+                return whole
+            query["marker"] = page["explanation"][-1]["action_uuid"]
+            whole.pop("next")
+
     def cluster(self) -> Body:
         """Figures of the cluster as last collected."""
         return self.request("GET", "/v1/cluster")

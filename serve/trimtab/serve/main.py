@@ -249,6 +249,22 @@ def show_plan(uuid: str, as_json: AsJson = False, url: Url = HERE) -> None:
     console.print(actions_table(actions))
 
 
+@plans.command("explain")
+def explain_plan(
+    uuid: str,
+    action: Annotated[str | None, typer.Option(help="Only this action (uuid).")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Actions to show; --json shows all.")] = 20,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Why each action is in a plan: what it improves, what else was possible, what would be lost without it."""
+    from trimtab.serve.explain_view import shown
+
+    with Client(url) as client:
+        told = client.because(uuid, action)
+    _print_json(told) if as_json else console.print(shown(told, most))
+
+
 @plans.command("start")
 def start_plan(
     uuid: str, follow: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True, url: Url = HERE

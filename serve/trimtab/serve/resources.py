@@ -138,7 +138,7 @@ async def listing(
     Raises:
         InvalidInput: limit, sort key or direction is wrong (400). NotFound: the marker is unknown (404).
     """
-    limit = _limit(page, wired.settings.max_limit)
+    limit = page_size(page, wired.settings.max_limit)
     columns = {column.name for column in fields(resource.kind)}
     if page.sort_key not in columns | set(resource.sort_keys):
         raise InvalidInput(f"Invalid sort key: {page.sort_key}")
@@ -167,7 +167,12 @@ async def listing(
     return {resource.collection: bodies, **answer}
 
 
-def _limit(page: Page, highest: int) -> int:
+def page_size(page: Page, highest: int) -> int:
+    """How many rows a page has.
+
+    Raises:
+        InvalidInput: not a positive number.
+    """
     if page.limit is None:
         return highest
     if page.limit <= 0:

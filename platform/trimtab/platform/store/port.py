@@ -15,6 +15,7 @@ from trimtab.platform.records import (
     Claimable,
     EfficacyIndicator,
     Event,
+    Explanation,
     Goal,
     Json,
     Record,
@@ -201,6 +202,7 @@ class StorePort:
         plan: ActionPlan | None = None,
         actions: Sequence[Action] = (),
         indicators: Sequence[EfficacyIndicator] = (),
+        explanations: Sequence[Explanation] = (),
         launch: bool = False,
     ) -> ActionPlan | None:
         """See `Store.save_outcome`."""
@@ -213,6 +215,7 @@ class StorePort:
             "plan": plan,
             "actions": actions,
             "indicators": indicators,
+            "explanations": explanations,
             "launch": launch,
         }
         return await self._call("save_outcome", (audit_uuid,), outcome)

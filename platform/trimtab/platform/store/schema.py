@@ -8,7 +8,7 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.records import RECORDS, Record, WhatIf
+from trimtab.platform.records import RECORDS, Explanation, Record, WhatIf
 from trimtab.platform.store.rows import columns
 
 
@@ -34,7 +34,10 @@ def create_table(con: DuckDBPyConnection, kind: type[Record]) -> None:
 
 # Version 1 is `create_everything`. A field added to a record needs a migration here, for example
 #   Migration(2, "audits have a colour", lambda con: con.execute('ALTER TABLE audit ADD COLUMN colour VARCHAR'))
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, "there are what-ifs", lambda con: create_table(con, WhatIf)),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(2, "there are what-ifs", lambda con: create_table(con, WhatIf)),
+    Migration(3, "plans explain themselves", lambda con: create_table(con, Explanation)),
+)
 
 
 def prepare(

@@ -24,6 +24,7 @@ from trimtab.platform.records import (
     Claimable,
     EfficacyIndicator,
     Event,
+    Explanation,
     Goal,
     Record,
     ScoringEngine,
@@ -282,6 +283,7 @@ class Store:
         plan: ActionPlan | None = None,
         actions: Sequence[Action] = (),
         indicators: Sequence[EfficacyIndicator] = (),
+        explanations: Sequence[Explanation] = (),
         launch: bool = False,
     ) -> ActionPlan | None:
         """Store everything one run of an audit brought, all or nothing; returns the stored plan.
@@ -293,7 +295,7 @@ class Store:
             IllegalTransition: the audit has left the state in which this may happen to it (somebody cancelled it).
             Conflict: the epoch has moved on. InvalidInput: actions or indicators without a plan.
         """
-        if plan is None and (actions or indicators):
+        if plan is None and (actions or indicators or explanations):
             raise InvalidInput("Actions and indicators belong to a plan: give the plan too")
         with self._transaction() as tx:
             audit = tx.live(Audit, audit_uuid)
@@ -309,6 +311,7 @@ class Store:
             (stored,) = tx.insert([replace(plan, audit_id=audit.id)])
             tx.insert([replace(action, action_plan_id=stored.id) for action in actions], read_back=False)
             tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators], read_back=False)
+            tx.insert([replace(one, action_plan_id=stored.id) for one in explanations], read_back=False)
             return tx.move(stored, "launch", {}, None) if launch else stored
 
     def sync_catalogue(
