@@ -476,7 +476,14 @@ def test_volumes_move_two_at_a_time_to_a_pool_and_never_while_their_instance_mov
         wanted = {"migration_type": "migrate", "destination_node": pool}
         return Act("volume_migrate", f"volume-{number}", wanted, instances=instances)
 
-    steps = [volume(0, "a", 0), Migrate(0, 1), volume(1, "a"), volume(2, "a"), volume(3, "b"), Migrate(1, 1)]
+    steps: list[Step] = [
+        volume(0, "a", 0),
+        Migrate(0, 1),
+        volume(1, "a"),
+        volume(2, "a"),
+        volume(3, "b"),
+        Migrate(1, 1),
+    ]
     made = plan(model, *steps, volume(4, "b", 1), Act("nop", None, {"message": "last"}))
     at = {action.parameters.get("resource_id", "nop"): n for n, action in enumerate(made.actions)}
     before = {name: {list(at)[list(at.values()).index(p)] for p in made.actions[n].parents} for name, n in at.items()}
