@@ -22,7 +22,8 @@ from trimtab.serve.main import app
 COMMANDS = {
     (): ("demo", "up", "down", "audit", "plan", "snapshot"),
     ("audit",): ("create", "list", "show", "candidates", "cancel"),
-    ("plan",): ("list", "show", "start", "cancel"),
+    ("plan",): ("list", "show", "explain", "start", "cancel"),
+    ("scoringengine",): ("list", "show"),
     ("snapshot",): ("export", "import"),
 }
 OPTIONS = {
