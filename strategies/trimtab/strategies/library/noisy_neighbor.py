@@ -83,7 +83,7 @@ class NoisyNeighbor:
         victim = np.flatnonzero(lost[rows])[victim]
         place = np.full(model.hosts, len(rows))
         place[suffering] = victim
-        free = model.movable & MIGRATES_LIVE[model.state]
+        free = model.movable & MIGRATES_LIVE[model.state] & where_it_is(model.up, model.host_of)
         free[list(snapshot.failed_before)] = False
         noise = grew[rows] & (np.arange(len(rows)) > place[home])
         affected = np.zeros(model.hosts, bool)
