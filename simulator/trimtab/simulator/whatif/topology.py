@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.model.compute import Bools, Codes, Ints
+from trimtab.platform.model.compute import Bools, Codes, Floats, Ints
 from trimtab.simulator.happenings import Happening
 from trimtab.simulator.scheduler import choose_host
 from trimtab.simulator.whatif.scenario import AddHosts, FailHosts, Hosts, RemoveHosts, Topology
@@ -33,11 +33,16 @@ class Unknown(InvalidInput):
 
 
 class Changed(NamedTuple):
-    """The estate of one point of the topology axis. `unplaced`: instances of removed hosts that fit nowhere."""
+    """The estate of one point of the topology axis. `unplaced`: instances of removed hosts that fit nowhere.
+
+    `begins`, `ends`: cloud time from which and until which each host is part of the estate, [H]; -inf, inf: always.
+    """
 
     model: ClusterModel
     happenings: tuple[Happening, ...]
     unplaced: int
+    begins: Floats
+    ends: Floats
 
 
 class _Later(NamedTuple):
@@ -48,27 +53,31 @@ class _Later(NamedTuple):
     host: str
 
 
-def changed(topology: Topology, model: ClusterModel, start_s: float) -> Changed:
-    """Apply the changes in order; later ones see what earlier ones did.
+def changed(topology: Topology, model: ClusterModel, start_s: float, first: int = 0) -> Changed:
+    """Apply the changes in order; later ones see what earlier ones did; `first` is the position of the first one.
 
     Raises:
         Unknown: a selector finds nothing, or no host would be left; `place` begins with the change's position.
     """
     later: list[_Later] = []
+    born, gone = dict[str, float](), dict[str, float]()
     unplaced = 0
-    for position, change in enumerate(topology.changes):
+    for position, change in enumerate(topology.changes, first):
         at = start_s + change.at_h * HOUR_S
         try:
             if isinstance(change, AddHosts):
                 model, names = _added(model, change, position)
-                later += [_Later(at, "host_up", name) for name in names if change.at_h > 0]
+                if change.at_h > 0:
+                    later += [_Later(at, "host_up", name) for name in names]
+                    born |= dict.fromkeys(names, at)
             elif isinstance(change, FailHosts):
                 for row in np.flatnonzero(found(model, change.hosts)):
                     later += _failure(change, at, model.host_id(int(row)))
             elif change.at_h > 0:
-                for row in np.flatnonzero(found(model, change.hosts)):
-                    later += [_Later(at, kind, model.host_id(int(row))) for kind in ("disable", "evacuate")]
-                    later.append(_Later(at + 1.0, "host_down", model.host_id(int(row))))
+                names = [model.host_id(int(row)) for row in np.flatnonzero(found(model, change.hosts))]
+                # All are off before the first is evacuated, so that nobody is put where it cannot stay.
+                later += [_Later(at, kind, name) for kind in ("disable", "host_down", "evacuate") for name in names]
+                gone |= {name: min(at, gone.get(name, np.inf)) for name in names}
             else:
                 model, lost = _removed(model, change)
                 unplaced += lost
@@ -77,7 +86,11 @@ def changed(topology: Topology, model: ClusterModel, start_s: float) -> Changed:
     rows = model.host_rows([one.host for one in later])
     kept = [(one, int(row)) for one, row in zip(later, rows, strict=True) if row >= 0]  # others were removed since
     happenings = sorted((Happening(one.at, one.kind, row) for one, row in kept), key=lambda h: h.at)
-    return Changed(model, tuple(happenings), unplaced)
+    begins, ends = np.full(model.hosts, -np.inf), np.full(model.hosts, np.inf)
+    for times, known in ((begins, born), (ends, gone)):
+        rows = model.host_rows(list(known))
+        times[rows[rows >= 0]] = np.array(list(known.values()))[rows >= 0]
+    return Changed(model, tuple(happenings), unplaced, begins, ends)
 
 
 def found(model: ClusterModel, hosts: Hosts) -> Bools:
