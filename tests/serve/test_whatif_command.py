@@ -68,6 +68,10 @@ def test_results_go_to_a_folder_of_the_scenarios_name(
     trimtab("whatif", scenario, "--local")
     assert (tmp_path / "out" / "whatif" / "a-small-one" / "report.html").is_file()
     assert whatif_command.slug("../..") == "what-if"
+    scenario.write_text(json.dumps({**SMALL, "name": "a small:one", "horizon_h": 1}))
+    with pytest.raises(Conflict, match="holds the results of 'a small one', not of 'a small:one': give --out"):
+        trimtab("whatif", scenario, "--local")
+    assert "8 cells computed" in trimtab("whatif", scenario, "--local", "--out", "out/whatif/a-small-one")
 
 
 def test_check_counts_cells_or_tells_every_fault(scenario: Path) -> None:

@@ -1,6 +1,8 @@
 """What-if scenarios: every fault at once with its path; cells in order with keys made of their content."""
 
 import json
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.platform.model import write_model
+from trimtab.platform.plugins import load
 from trimtab.platform.snapshot import History, Snapshot
-from trimtab.simulator.whatif.cells import Cell, cells_of, stream
+from trimtab.simulator.whatif.cells import Cell, _content, cells_of, code_of, stream
 from trimtab.simulator.whatif.origin import Origin, origin_of
 from trimtab.simulator.whatif.reading import path_of, read_scenario, read_sweep
 from trimtab.simulator.whatif.scenario import InvalidScenario, Scenario, SimulatedBase
@@ -121,6 +124,76 @@ def test_later_changes_see_what_earlier_ones_did() -> None:
     assert told[0].startswith("axes.topology[0].changes[0].hosts.names[0]: no host matches")
 
 
+def test_seeds_are_whole_numbers_that_results_can_keep() -> None:
+    largest = 2**63 - 1
+    assert keys({"base": BASE, "axes": {"seeds": [0, largest]}})
+    for seeds in ([True], [1.0], ["1"], [-1], [largest + 1]):
+        (told,) = faults({"base": BASE, "axes": {"seeds": seeds}})
+        assert told.startswith("axes.seeds[0]: must be "), told
+    (told,) = faults({"base": BASE, "axes": {"seeds": {"first": largest - 1, "count": 3}}})
+    assert told == f"axes.seeds: the last seed would be more than {largest}: begin lower"
+    (told,) = faults({"base": BASE, "axes": {"seeds": {"count": True}}})
+    assert told.startswith("axes.seeds.count: must be a whole number")
+    told_all = faults({"base": {**BASE, "seed": largest + 1}, "axes": {"load": [{"name": "l", "seed": largest + 1}]}})
+    assert [fault.split(":")[0] for fault in told_all] == ["base.seed", "axes.load[0].seed"]
+
+
+@pytest.mark.parametrize("count", [10**10, 10**5000], ids=["billions", "thousands-of-digits"])
+def test_a_row_of_seeds_without_end_is_refused_before_it_is_written_out(count: int) -> None:
+    told = faults({"base": BASE, "colour": 1, "axes": {"seeds": {"count": count}}})
+    assert [fault.split(":")[0] for fault in told] == ["colour", "axes"]
+    assert "cells are too many, at most 100,000" in told[1]
+    with pytest.raises(InvalidScenario, match=r"axes\.seeds\.count: must be less than or equal to"):
+        read_scenario({"axes": {"seeds": {"count": count}}})
+
+
+def test_wrong_kinds_are_told_in_the_words_of_the_file() -> None:
+    changes = [{"action": "explode"}, {"count": 1}, 7]
+    told = faults(
+        {
+            "base": BASE,
+            "name": 3,
+            "horizon_h": "24",
+            "series": "maybe",
+            "migration": "slow",
+            "axes": {"topology": [{"name": "t", "changes": changes}], "policy": "eager", "load": [4]},
+        }
+    )
+    assert told == [
+        "name: must be text: put it in quotes (got 3)",
+        "axes.topology[0].changes[0]: 'action' is 'explode': use one of 'add', 'remove', 'fail'",
+        "axes.topology[0].changes[1]: 'action' is missing: say which is meant",
+        "axes.topology[0].changes[2]: must be a mapping: write name: value (got 7)",
+        "axes.load[0]: must be a mapping: write name: value (got 4)",
+        "axes.policy: must be a list: write [..., ...] or a line with - for each (got 'eager')",
+        "horizon_h: must be a number such as 1000.0 or 1.0e+3, without quotes (got '24')",
+        "migration: must be a mapping: write name: value (got 'slow')",
+        "series: must be true or false (got 'maybe')",
+    ]
+
+
+def test_a_change_of_wrong_form_hides_no_unknown_host_of_another() -> None:
+    changes = [
+        {"action": "explode"},
+        {"action": "add", "count": 2},
+        {"action": "fail", "hosts": ["new-2-*", "nowhere"], "at_h": 1},
+    ]
+    told = faults({"base": BASE, "axes": {"topology": [{"name": "t", "changes": changes}]}})
+    assert [fault.split(":")[0] for fault in told] == [
+        "axes.topology[0].changes[0]",
+        "axes.topology[0].changes[2].hosts.names[1]",
+    ]
+
+
+def test_hosts_that_are_added_have_a_bound_together() -> None:
+    add = {"action": "add", "count": 10_000}
+    for changes in ([add, add, add], [add, add, {"action": "explode"}, add]):
+        told = faults({"base": BASE, "axes": {"topology": [{"name": "t", "changes": changes}]}})
+        assert [fault for fault in told if "explode" not in fault] == [
+            "axes.topology[0].changes: too many hosts are added: at most 20,000 together"
+        ]
+
+
 @pytest.mark.parametrize("axis", ["topology", "load", "policy", "seeds"])
 def test_an_empty_axis_is_a_fault(axis: str) -> None:
     (told,) = faults({"base": BASE, "axes": {axis: []}})
@@ -144,7 +217,7 @@ def test_too_many_cells_names_twice_and_unreadable_files_are_faults(tmp_path: Pa
     assert one.startswith("base: the cloud's own model is known to a running Trimtab only")
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "7", '{"a": '])
+@pytest.mark.parametrize("text", ["a: [", "a: 2026-99-99", "- 1", "", "7", '{"a": '])
 def test_what_is_no_mapping_is_no_scenario(text: str) -> None:
     with pytest.raises(InvalidScenario, match="scenario: "):
         read_scenario(text)
@@ -227,6 +300,35 @@ def test_a_trace_is_known_by_what_it_says(tmp_path: Path) -> None:
         return keys({"base": BASE, "axes": {"load": [{"name": "l", "trace": str(path)}]}})[0]
 
     assert key("a.parquet", 1.0) != key("b.parquet", 2.0)
+
+
+def test_files_of_one_name_in_a_folder_do_not_hide_each_other(tmp_path: Path) -> None:
+    rows = {"resource": ["a", "a"], "at": [0.0, 300.0]}
+    for day, value in (("one", 1.0), ("two", 2.0)):
+        (tmp_path / day).mkdir()
+        pq.write_table(pa.table({**rows, "value": [value, value]}), tmp_path / day / "part.parquet")
+    before = _content(tmp_path)
+    pq.write_table(pa.table({**rows, "value": [3.0, 3.0]}), tmp_path / "one" / "part.parquet")
+    assert _content(tmp_path) != before
+
+
+def test_a_strategy_that_was_edited_has_other_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = [{"name": "nobody"}, {"name": "own", "strategy": "dummy"}]
+    before = keys({"base": BASE, "axes": {"policy": policies}})
+    made = code_of("dummy")
+    assert made["package"] == f"trimtab {version('trimtab')}"
+    module = type(load().strategy("dummy")).__module__
+    assert module in made
+    edited = tmp_path / "dummy.py"
+    edited.write_bytes(Path(str(sys.modules[module].__file__)).read_bytes() + b"# edited\n")
+    monkeypatch.setattr(sys.modules[module], "__file__", str(edited))
+    code_of.cache_clear()
+    try:
+        after = keys({"base": BASE, "axes": {"policy": policies}})
+    finally:
+        code_of.cache_clear()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_streams_are_the_same_for_the_same_seed_and_purpose_only() -> None:

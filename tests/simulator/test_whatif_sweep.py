@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,8 +23,10 @@ from trimtab.platform.compute import WorkerLost, in_batches, run_batch
 from trimtab.platform.contracts import Ran
 from trimtab.platform.errors import InvalidInput, NotFound
 from trimtab.platform.store.parts import Parts, Results
+from trimtab.platform.store.port import SweepsPort
 from trimtab.platform.store.sweeps import Sweeps
-from trimtab.simulator.whatif import rows, summary
+from trimtab.serve import whatif_command, whatif_engine
+from trimtab.simulator.whatif import engine, rows, summary
 from trimtab.simulator.whatif.cell_run import finished
 from trimtab.simulator.whatif.reading import read_sweep
 
@@ -210,6 +213,20 @@ def test_the_state_keeps_sweeps_apart_and_takes_a_cell_once(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InvalidInput, match="no uuid"):
         sweeps.begin("..", set())
+
+
+async def test_failures_of_before_count_when_a_sweep_goes_on(tmp_path: Path) -> None:
+    sweep = read_sweep({"base": {"hosts": 4, "instances": 8}, "axes": {"seeds": [1, 2, 3]}, "horizon_h": 1})
+    sweeps = Sweeps(tmp_path)
+    there = [rows.failed(cell, "broken") for cell in sweep.cells[:2]]
+    sweeps.begin(UUID, {cell.key for cell in sweep.cells})
+    sweeps.add(UUID, rows.table_of(there), {})
+    folder = Results(tmp_path / UUID)
+    for keeper in (whatif_engine.Kept(SweepsPort.direct(sweeps), UUID), whatif_command.Folder(folder)):
+        steps = engine.run_sweep(sweep, keeper, whatif_command.here, time.monotonic)
+        first = await anext(steps)
+        await steps.aclose()
+        assert (first.done, first.failed, first.resumed) == (2, 2, 2)
 
 
 # -- rows and summaries ------------------------------------------------------------------------

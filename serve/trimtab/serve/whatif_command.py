@@ -60,6 +60,10 @@ class Folder:
         self.done, self.failed = self.results.counts()
         return there
 
+    async def counts(self) -> tuple[int, int]:
+        """As `begin` found them, and what was added since."""
+        return self.done, self.failed
+
     async def add(self, rows: pa.Table, series: Mapping[str, pa.Table]) -> tuple[int, int]:
         """See `Results.add`."""
         self.results.add(rows, series)
@@ -107,7 +111,7 @@ def run(path: Path, options: Options, settings: Settings, console: Console, erro
     check_column(options.y)
     changes = {"series": True} if options.series else {}
     sweep = read_sweep(path, most_cells=settings.whatif_most_cells, changes=changes)
-    out = options.out or Path("out/whatif") / slug(sweep.scenario.name)
+    out = options.out or _own_folder(Path("out/whatif") / slug(sweep.scenario.name), sweep.scenario.name)
     out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     with alone(out):
@@ -147,6 +151,21 @@ def run(path: Path, options: Options, settings: Settings, console: Console, erro
 def slug(name: str) -> str:
     """A name as a folder's name."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "what-if"
+
+
+def _own_folder(out: Path, name: str) -> Path:
+    """A folder that was chosen by the scenario's name, unless it is that of another one with a name much like it.
+
+    Raises:
+        Conflict: it is another's.
+    """
+    try:
+        other = json.loads((out / "scenario.json").read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return out  # none there, or one that a crash tore
+    if other != name:
+        raise Conflict(f"{out} holds the results of {other!r}, not of {name!r}: give --out, or rename the scenario")
+    return out
 
 
 @contextmanager

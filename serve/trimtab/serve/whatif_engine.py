@@ -53,6 +53,10 @@ class Kept:
         """See `Sweeps.begin`."""
         return await self.files.begin(self.uuid, wanted)
 
+    async def counts(self) -> tuple[int, int]:
+        """See `Sweeps.counts`."""
+        return await self.files.counts(self.uuid)
+
     async def add(self, rows: pa.Table, series: Mapping[str, pa.Table]) -> tuple[int, int]:
         """See `Sweeps.add`."""
         return await self.files.add(self.uuid, rows, series)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from trimtab.platform.plugins import load
 from trimtab.simulator.whatif.scenario import LoadPoint, PolicyPoint, Scenario, Topology
 
-ENGINE = 1  # raised whenever the same cell would get other figures
+ENGINE = 2  # raised whenever the same cell would get other figures
 
 LOAD, FAILURES, POLICY = 1, 2, 3  # purposes of random streams
 
@@ -43,6 +45,8 @@ class Cell(NamedTuple):
 def cells_of(scenario: Scenario, origin: str = "") -> list[Cell]:
     """All cells, policies innermost, so that neighbours share topology, load and seed.
 
+    A strategy's own code is part of the keys (see `code_of`): who edits a strategy gets its cells computed anew.
+
     Args:
         scenario: what is asked.
         origin: fingerprint of where it begins (`Origin.fingerprint`).
@@ -59,7 +63,7 @@ def cells_of(scenario: Scenario, origin: str = "") -> list[Cell]:
     axes = scenario.axes
     topologies = [canonical(point.model_dump(mode="json")) for point in axes.topology]
     loads = [canonical({**point.model_dump(mode="json"), "trace": _content(point.trace)}) for point in axes.load]
-    policies = [canonical(point.model_dump(mode="json")) for point in axes.policy]
+    policies = [canonical({**point.model_dump(mode="json"), "code": code_of(point.strategy)}) for point in axes.policy]
     return [
         Cell(topology, load, policy, seed, _digest(head, topologies[t], loads[n], policies[p], str(seed)))
         for t, topology in enumerate(axes.topology)
@@ -67,6 +71,28 @@ def cells_of(scenario: Scenario, origin: str = "") -> list[Cell]:
         for seed in axes.seeds
         for p, policy in enumerate(axes.policy)
     ]
+
+
+@cache
+def code_of(strategy: str | None) -> dict[str, str]:
+    """What a strategy is made of: its package with its version, and a hash of every module its class comes from.
+
+    Modules that those only import are not looked at: raise the package's version, or write to another folder
+    (`trimtab whatif --out`), after changing one. `--retry-failed` computes failed cells again, and nothing else.
+    As long as a process runs, its answer is that of the code it has loaded.
+    """
+    if strategy is None:
+        return {}
+    made = {}
+    for point in entry_points(group="trimtab.strategies", name=strategy):
+        if point.dist is not None:
+            made["package"] = f"{point.dist.name} {point.dist.version}"
+    for cls in type(load().strategy(strategy)).__mro__:
+        name = cls.__module__
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name.partition(".")[0] not in sys.stdlib_module_names and file is not None and Path(file).is_file():
+            made[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return made
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -87,8 +113,9 @@ def _content(path: Path | None) -> str | None:
     """What a file says, not where it is."""
     if path is None:
         return None
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return canonical({file.name: _hash(file, file.stat().st_mtime_ns) for file in files if file.is_file()})
+    root, files = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
+    there = [file for file in files if file.is_file()]
+    return canonical({str(file.relative_to(root)): _hash(file, file.stat().st_mtime_ns) for file in there})
 
 
 @cache

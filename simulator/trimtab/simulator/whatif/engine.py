@@ -24,6 +24,10 @@ class Keeper(Protocol):
         """Keys of wanted cells that are there already."""
         ...
 
+    async def counts(self) -> tuple[int, int]:
+        """How many cells there are, and how many of them failed; asked after `begin`."""
+        ...
+
     async def add(self, rows: pa.Table, series: Mapping[str, pa.Table]) -> tuple[int, int]:
         """Keep finished cells; how many there are now, and how many of them failed."""
         ...
@@ -53,7 +57,7 @@ async def run_sweep(
     keys = {cell.key for cell in sweep.cells}
     there = await keeper.begin(keys)
     todo = [cell for cell in sweep.cells if cell.key not in there]
-    done, failed = len(there), 0
+    done, failed = await keeper.counts()
     yield Progress(len(keys), done, failed, len(there), None if todo else 0.0)
     if not todo:
         return

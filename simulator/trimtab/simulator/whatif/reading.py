@@ -13,12 +13,18 @@ from trimtab.simulator.whatif.cells import Cell, cells_of
 from trimtab.simulator.whatif.loads import trace_of
 from trimtab.simulator.whatif.origin import Origin, origin_of
 from trimtab.simulator.whatif.scenario import (
+    MOST_ADDED,
+    TOO_MANY_ADDED,
+    AddHosts,
     Base,
+    Change,
     CloudBase,
+    Horizon,
     InvalidScenario,
     LoadPoint,
     Scenario,
     Topology,
+    plain,
     raw_scenario,
 )
 from trimtab.simulator.whatif.topology import Unknown, changed
@@ -27,6 +33,8 @@ MOST_CELLS = 100_000
 TAGS = ("kind", "action")  # fields that say which form of a part is meant
 
 _BASE: TypeAdapter[Any] = TypeAdapter(Base)
+_CHANGE: TypeAdapter[Any] = TypeAdapter(Change)
+_HORIZON: TypeAdapter[float] = TypeAdapter(Horizon)
 
 
 class Sweep(NamedTuple):
@@ -72,8 +80,9 @@ def read_sweep(
     """
     raw, folder = raw_scenario(source)
     raw = completed({**raw, **(changes or {})})
-    scenario, faults = _validated(raw, folder, files=files)
     size = _size(raw)
+    # A row of seeds is written out only when its cells are few enough.
+    scenario, faults = _validated(raw if size <= most_cells else _one_seed(raw), folder, files=files)
     if size > most_cells:
         faults.append(
             f"axes: {size:,} cells are too many, at most {most_cells:,}: shorten an axis, "
@@ -88,6 +97,7 @@ def read_sweep(
         raise InvalidScenario([*faults, f"base: {error}"]) from error
     faults += _topology_faults(raw, begin, _horizon_h(raw))
     faults += _load_faults(raw, begin, {"folder": folder, "no_files": not files})
+    faults = list(dict.fromkeys(faults))
     if scenario is None or faults:
         raise InvalidScenario(faults)
     return Sweep(scenario, begin, cells_of(scenario, begin.fingerprint))
@@ -127,14 +137,7 @@ def _faults(raw: Any, problem: Mapping[str, Any]) -> Iterator[str]:
         for below, message in gathered:
             yield f"{path_of((*place, *below))}: {message}"
         return
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "unknown field: remove it or correct its name"
-    elif problem["type"] == "missing":
-        message = "is missing"
-    elif isinstance(problem.get("input"), str | int | float) and not message.endswith(")"):
-        message = f"{message} (got {problem['input']!r})"
-    yield f"{path_of(place)}: {message}"
+    yield f"{path_of(place)}: {plain(problem)}"
 
 
 def _place(raw: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
@@ -177,34 +180,53 @@ def _size(raw: Mapping[str, Any]) -> int:
         size *= max(len(_points(raw, axis)), 1)
     axes = raw.get("axes")
     seeds = axes.get("seeds") if isinstance(axes, Mapping) else None
-    if isinstance(seeds, Mapping) and isinstance(seeds.get("count"), int):
-        size *= max(seeds["count"], 1)
-    return size
+    return size * min(max(seeds["count"], 1), 10**18) if _is_row(seeds) else size
+
+
+def _is_row(seeds: Any) -> bool:
+    return isinstance(seeds, Mapping) and isinstance(seeds.get("count"), int)
+
+
+def _one_seed(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A scenario whose row of seeds is cut to one; it stands for what is wrong with the rest."""
+    axes = raw.get("axes")
+    if not isinstance(axes, Mapping) or not _is_row(axes.get("seeds")) or axes["seeds"]["count"] < 1:
+        return raw
+    return {**raw, "axes": {**axes, "seeds": {**axes["seeds"], "count": 1}}}
 
 
 def _horizon_h(raw: Mapping[str, Any]) -> float:
-    given = raw.get("horizon_h", Scenario.model_fields["horizon_h"].default)
-    return float(given) if isinstance(given, int | float) else float("inf")
+    try:
+        return float(_HORIZON.validate_python(raw.get("horizon_h", Scenario.model_fields["horizon_h"].default)))
+    except ValidationError:
+        return float("inf")  # told already
 
 
 def _topology_faults(raw: Mapping[str, Any], origin: Origin, horizon_h: float) -> Iterator[str]:
     """What the changes name and is not there; a change sees what the sound ones before it made."""
     for number, given in enumerate(_points(raw, "topology")):
-        try:
-            point = Topology.model_validate(given)
-        except ValidationError:
-            continue  # told already
-        sound: list[Any] = []
-        for position, change in enumerate(point.changes):
+        model, added = origin.model, 0
+        for position, one in enumerate(_changes(given)):
+            try:
+                change = _CHANGE.validate_python(one)
+            except ValidationError:
+                continue  # told already
             where = ("axes", "topology", number, "changes", position)
             if change.at_h >= horizon_h:
                 yield f"{path_of((*where, 'at_h'))}: {change.at_h:g} h is not within the horizon of {horizon_h:g} h"
+            added += change.count if isinstance(change, AddHosts) else 0
+            if added > MOST_ADDED:
+                yield f"{path_of(('axes', 'topology', number, 'changes'))}: {TOO_MANY_ADDED}"
+                break
             try:
-                changed(point.model_copy(update={"changes": (*sound, change)}), origin.model, 0.0)
+                model = changed(Topology(name="so far", changes=(change,)), model, 0.0, first=position).model
             except Unknown as error:
                 yield f"{path_of((*where, *error.place[1:]))}: {error.message}"
-            else:
-                sound.append(change)
+
+
+def _changes(point: Any) -> list[Any]:
+    changes = point.get("changes", ()) if isinstance(point, Mapping) else ()
+    return list(changes) if isinstance(changes, list | tuple) else []
 
 
 def _load_faults(raw: Mapping[str, Any], origin: Origin, context: Mapping[str, Any]) -> Iterator[str]:

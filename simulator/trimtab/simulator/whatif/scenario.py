@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from trimtab.platform.errors import InvalidInput
@@ -17,7 +26,18 @@ from trimtab.platform.proposal import Limits
 NAME = r"^[^\x00-\x1f/]{1,80}$"
 CURVES = ("constant", "linear", "square", "cubic", "spec-ml110-g4", "spec-ml110-g5")
 
+MOST_SEEDS = 1_000_000
+MOST_ADDED = 20_000  # hosts that one point of the topology axis may add
+TOO_MANY_ADDED = f"too many hosts are added: at most {MOST_ADDED:,} together"
+LARGEST_SEED = 2**63 - 1  # results keep seeds as 64-bit integers
+
+# Text and true/false are no numbers, so that what is computed is what the file says.
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Truth = Annotated[bool, Strict()]
 Name = Annotated[str, Field(pattern=NAME)]
+Seed = Annotated[Whole, Field(ge=0, le=LARGEST_SEED)]
+Horizon = Annotated[Number, Field(ge=1, le=24 * 90)]
 
 
 class InvalidScenario(InvalidInput):
@@ -45,11 +65,11 @@ class SimulatedBase(Part):
     """A made-up estate (`estate.build_estate`); `start_day` counts days since 1970-01-01."""
 
     kind: Literal["simulated"] = "simulated"
-    hosts: int = Field(100, ge=2, le=20_000)
-    instances: int = Field(500, ge=1, le=400_000)
-    zones: int = Field(2, ge=1, le=26)
-    seed: int = Field(1, ge=0)
-    start_day: int = Field(20_000, ge=10)
+    hosts: Whole = Field(100, ge=2, le=20_000)
+    instances: Whole = Field(500, ge=1, le=400_000)
+    zones: Whole = Field(2, ge=1, le=26)
+    seed: Seed = 1
+    start_day: Whole = Field(20_000, ge=10)
 
 
 class SnapshotBase(Part):
@@ -57,7 +77,7 @@ class SnapshotBase(Part):
 
     kind: Literal["snapshot"]
     folder: Path
-    start_day: int = Field(20_000, ge=10)
+    start_day: Whole = Field(20_000, ge=10)
 
     @field_validator("folder")
     @classmethod
@@ -108,10 +128,10 @@ class AddHosts(Part):
     """New hosts, built like one that is there."""
 
     action: Literal["add"]
-    count: int = Field(ge=1, le=10_000)
+    count: Whole = Field(ge=1, le=10_000)
     like: str | None = Field(None, description="Name of a host; left out: the commonest kind")
     zone: str | None = Field(None, description="Left out: the zone of the host they are like")
-    at_h: float = Field(0.0, ge=0)
+    at_h: Number = Field(0.0, ge=0)
 
 
 class RemoveHosts(Part):
@@ -119,7 +139,7 @@ class RemoveHosts(Part):
 
     action: Literal["remove"]
     hosts: Hosts
-    at_h: float = Field(0.0, ge=0)
+    at_h: Number = Field(0.0, ge=0)
 
 
 class FailHosts(Part):
@@ -127,10 +147,10 @@ class FailHosts(Part):
 
     action: Literal["fail"]
     hosts: Hosts
-    at_h: float = Field(ge=0)
-    recover_after_h: float | None = Field(None, gt=0)
-    evacuate: bool = True
-    evacuate_after_min: float = Field(5.0, ge=0)
+    at_h: Number = Field(ge=0)
+    recover_after_h: Number | None = Field(None, gt=0)
+    evacuate: Truth = True
+    evacuate_after_min: Number = Field(5.0, ge=0)
 
 
 Change = Annotated[AddHosts | RemoveHosts | FailHosts, Field(discriminator="action")]
@@ -142,6 +162,14 @@ class Topology(Part):
     name: Name
     changes: tuple[Change, ...] = ()
 
+    @field_validator("changes")
+    @classmethod
+    def _not_too_many(cls, given: tuple[Change, ...]) -> tuple[Change, ...]:
+        added = sum(change.count for change in given if isinstance(change, AddHosts))
+        if added > MOST_ADDED:
+            raise ValueError(TOO_MANY_ADDED)
+        return given
+
 
 # -- load --------------------------------------------------------------------------------------
 
@@ -152,10 +180,10 @@ class LoadPoint(Part):
     name: Name
     source: Literal["generated", "trace", "history"] = "generated"
     trace: Path | None = None
-    seed: int = Field(0, ge=0)
-    variation: float = Field(1.0, ge=0, le=10)
-    scale: float = Field(1.0, gt=0, le=100)
-    growth_pct_per_day: float = Field(0.0, gt=-100, le=1000)
+    seed: Seed = 0
+    variation: Number = Field(1.0, ge=0, le=10)
+    scale: Number = Field(1.0, gt=0, le=100)
+    growth_pct_per_day: Number = Field(0.0, gt=-100, le=1000)
 
     @field_validator("trace")
     @classmethod
@@ -175,8 +203,8 @@ class LoadPoint(Part):
 class LimitsPoint(Part):
     """Migrations in flight."""
 
-    migrations_per_host: int = Field(1, ge=1)
-    migrations_total: int = Field(20, ge=1)
+    migrations_per_host: Whole = Field(1, ge=1)
+    migrations_total: Whole = Field(20, ge=1)
 
     def of(self) -> Limits:
         """As planners take them."""
@@ -189,8 +217,8 @@ class PolicyPoint(Part):
     name: Name
     strategy: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict, validate_default=True)
-    interval_min: float = Field(60.0, ge=1)
-    first_min: float = Field(0.0, ge=0)
+    interval_min: Number = Field(60.0, ge=1)
+    first_min: Number = Field(0.0, ge=0)
     limits: LimitsPoint = LimitsPoint()
 
     @field_validator("strategy")
@@ -227,7 +255,49 @@ def _problems(error: ValueError) -> list[dict[str, Any]]:
 def _known(problem: dict[str, Any], model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return f"unknown parameter: use one of {', '.join(model.model_fields) or 'none'}"
-    return str(problem["msg"])
+    return plain(problem)
+
+
+# Kinds of pydantic's problems in the words of the file; the rest says what it says.
+PLAIN = {
+    "extra_forbidden": "unknown field: remove it or correct its name",
+    "missing": "is missing: give it",
+    "string_type": "must be text: put it in quotes",
+    "string_pattern_mismatch": "must be 1 to 80 characters without / or line breaks",
+    "int_type": "must be a whole number, without quotes",
+    "float_type": "must be a number such as 1000.0 or 1.0e+3, without quotes",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list: write [..., ...] or a line with - for each",
+    "list_type": "must be a list: write [..., ...] or a line with - for each",
+    "dict_type": "must be a mapping: write name: value",
+    "model_type": "must be a mapping: write name: value",
+    "model_attributes_type": "must be a mapping: write name: value",
+    "path_type": "must be a path, as text",
+    "invalid_key": "names must be text: put it in quotes",
+}
+
+
+def plain(problem: Mapping[str, Any]) -> str:
+    """What is wrong and what to do, of one problem as pydantic tells it."""
+    kind, more = problem["type"], problem.get("ctx", {})
+    if kind == "union_tag_not_found":
+        return f"{more['discriminator']} is missing: say which is meant"
+    if kind == "union_tag_invalid":
+        return f"{more['discriminator']} is {more['tag']!r}: use one of {more['expected_tags']}"
+    message = PLAIN.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be")
+    if kind not in PLAIN_ALONE and isinstance(problem.get("input"), str | int | float) and not message.endswith(")"):
+        return f"{message} (got {_short(problem['input'])})"
+    return message
+
+
+PLAIN_ALONE = frozenset({"extra_forbidden", "missing"})
+
+
+def _short(given: Any) -> str:
+    text = repr(given) if not isinstance(given, int) or abs(given) < 10**40 else "a number of more than 40 digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # -- the whole ---------------------------------------------------------------------------------
@@ -236,8 +306,14 @@ def _known(problem: dict[str, Any], model: type[BaseModel]) -> str:
 class Seeds(Part):
     """A row of seeds: `count` of them from `first` on."""
 
-    first: int = Field(1, ge=0)
-    count: int = Field(ge=1)
+    first: Seed = 1
+    count: Whole = Field(ge=1, le=MOST_SEEDS)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.first + self.count - 1 > LARGEST_SEED:
+            raise ValueError(f"the last seed would be more than {LARGEST_SEED}: begin lower")
+        return self
 
 
 class Axes(Part):
@@ -246,7 +322,7 @@ class Axes(Part):
     topology: tuple[Topology, ...] = (Topology(name="as it is"),)
     load: tuple[LoadPoint, ...] = (LoadPoint(name="generated"),)
     policy: tuple[PolicyPoint, ...] = (PolicyPoint(name="nobody"),)
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[Seed, ...] = (1,)
 
     @field_validator("topology", "load", "policy", "seeds", mode="before")
     @classmethod
@@ -262,7 +338,7 @@ class Axes(Part):
             try:
                 row = Seeds.model_validate(given)
             except ValueError as error:
-                faults = [(problem["loc"], problem["msg"]) for problem in _problems(error)]
+                faults = [(problem["loc"], plain(problem)) for problem in _problems(error)]
                 raise PydanticCustomError("seeds", "wrong seeds", {"faults": faults}) from error
             return tuple(range(row.first, row.first + row.count))
         return given
@@ -272,8 +348,6 @@ class Axes(Part):
     def _sound(cls, given: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(given)) < len(given):
             raise ValueError("a seed is there twice")
-        if min(given) < 0:
-            raise ValueError("seeds are whole numbers from 0 on")
         return given
 
     @field_validator("topology", "load", "policy")
@@ -290,25 +364,25 @@ class MigrationPoint(Part):
     """What migrations are assumed to be like, for every host and instance."""
 
     variant: Literal["pre-copy", "post-copy"] = "pre-copy"
-    nic_mb_s: float = Field(1000.0, gt=0)
-    dirty_mb_s: float = Field(40.0, ge=0)
+    nic_mb_s: Number = Field(1000.0, gt=0)
+    dirty_mb_s: Number = Field(40.0, ge=0)
 
 
 class CarbonPoint(Part):
     """Grid carbon intensity from the start on; begins again where it is shorter than the horizon."""
 
-    g_per_kwh: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
-    step_min: float = Field(60.0, gt=0)
+    g_per_kwh: tuple[Annotated[Number, Field(ge=0)], ...] = Field(min_length=1)
+    step_min: Number = Field(60.0, gt=0)
 
 
 class FailuresPoint(Part):
     """Hosts that break down at random: Weibull times of mean `mtbf_h` between, `mttr_h` to repair."""
 
-    mtbf_h: float = Field(gt=0)
-    mttr_h: float = Field(2.0, gt=0)
-    shape: float = Field(1.0, gt=0)
-    evacuate: bool = True
-    evacuate_after_min: float = Field(5.0, ge=0)
+    mtbf_h: Number = Field(gt=0)
+    mttr_h: Number = Field(2.0, gt=0)
+    shape: Number = Field(1.0, gt=0)
+    evacuate: Truth = True
+    evacuate_after_min: Number = Field(5.0, ge=0)
 
 
 class Scenario(Part):
@@ -318,13 +392,13 @@ class Scenario(Part):
     description: str = ""
     base: Base = SimulatedBase()
     axes: Axes = Axes()
-    horizon_h: float = Field(24.0, ge=1, le=24 * 90)
-    past_h: float = Field(24.0, ge=0, le=24 * 14)
+    horizon_h: Horizon = 24.0
+    past_h: Number = Field(24.0, ge=0, le=24 * 14)
     migration: MigrationPoint = MigrationPoint()
     power: Literal["constant", "linear", "square", "cubic", "spec-ml110-g4", "spec-ml110-g5"] = "linear"
     carbon: CarbonPoint | None = None
     failures: FailuresPoint | None = None
-    series: bool = False
+    series: Truth = False
 
     @property
     def size(self) -> int:
@@ -384,5 +458,5 @@ def _parsed(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
         raise InvalidScenario([f"scenario: no YAML: {' '.join(str(error).split())}"]) from error
