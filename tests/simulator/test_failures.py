@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import ClusterModel
-from trimtab.simulator.failures import from_trace, random_failures
+from trimtab.simulator.failures import from_trace, overlaid, random_failures, within
 from trimtab.simulator.happenings import Happening
 
 YEAR_S = 365 * 86_400.0
@@ -77,6 +77,42 @@ def test_impossible_figures_are_refused(changes: dict[str, float], message: str)
     arguments = {"horizon_s": 1e6, "mtbf_h": 10.0, "mttr_h": 1.0, "start_s": 0.0} | changes
     with pytest.raises(InvalidInput, match=message):
         random_failures(3, rng=np.random.default_rng(1), **arguments)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=5, max_size=5))
+def test_luck_is_cut_to_the_time_in_which_a_host_exists(seed: int, lives: list[tuple[float, float]]) -> None:
+    begins, ends = np.array(lives).T
+    drawn = random_failures(5, 1e6, 30, 10, np.random.default_rng(seed), 0.0, evacuate_after_s=600)
+    kept = within(drawn, begins, ends)
+    assert all(begins[h.row] <= h.at < ends[h.row] for h in kept)
+    for row in range(5):
+        states = [kind for _, kind in _of_host(kept, row) if kind != "evacuate"]
+        assert states == ["host_down", "host_up"] * (len(states) // 2) + ["host_down"] * (len(states) % 2)
+        begun = [h for h in drawn if h.row == row and h.kind == "host_down" and begins[row] <= h.at < ends[row]]
+        assert states.count("host_down") == len(begun)
+    assert within(drawn, np.full(5, -np.inf), np.full(5, np.inf)) == drawn
+
+
+def test_a_host_is_up_when_all_that_brought_it_down_has_ended() -> None:
+    both = [
+        Happening(1.0, "host_down", 0),
+        Happening(2.0, "host_down", 0),
+        Happening(3.0, "host_up", 0),
+        Happening(4.0, "evacuate", 0),
+        Happening(5.0, "host_up", 0),
+        Happening(6.0, "host_down", 0),
+        Happening(6.0, "host_down", 1),
+        Happening(7.0, "host_up", 1),
+        Happening(8.0, "host_up", 1),
+    ]
+    assert [(h.at, h.row) for h in overlaid(np.array([True, False]), both)] == [
+        (1.0, 0),
+        (4.0, 0),
+        (5.0, 0),
+        (6.0, 0),
+        (8.0, 1),
+    ]
 
 
 def test_a_trace_is_read_by_uuid_or_name(small_model: Callable[..., ClusterModel]) -> None:

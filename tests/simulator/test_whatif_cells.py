@@ -1,5 +1,6 @@
 """One cell of a what-if: changed estates, loads, the same luck for all policies, rows with fixed columns."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.snapshot import History
 from trimtab.simulator.closed_loop import Case, Policy, run
+from trimtab.simulator.events import Events
+from trimtab.simulator.happenings import Happening, schedule
 from trimtab.simulator.load import PER_DAY
 from trimtab.simulator.whatif import rows
 from trimtab.simulator.whatif.cell_run import Ended, Ground, Stages, run_cell, stage_of
@@ -16,6 +19,7 @@ from trimtab.simulator.whatif.origin import Origin, origin_of
 from trimtab.simulator.whatif.reading import Sweep, read_sweep
 from trimtab.simulator.whatif.scenario import LoadPoint, SimulatedBase, Topology
 from trimtab.simulator.whatif.topology import changed
+from trimtab.simulator.world import World, burns_cpu
 
 BASE = {"hosts": 8, "instances": 40}
 
@@ -97,6 +101,15 @@ def test_a_failure_goes_down_is_evacuated_and_comes_back(origin: Origin) -> None
     assert {h.row for h in estate.happenings} == {0, 2}
     quick = changed(topology({**fail, "recover_after_h": 0.05}), origin.model, 0.0)
     assert "evacuate" not in {h.kind for h in quick.happenings}, "it is back before anybody noticed"
+
+
+def test_hosts_removed_later_are_dead_before_they_are_evacuated(origin: Origin) -> None:
+    estate = changed(topology({"action": "remove", "hosts": "host-00[12]", "at_h": 1}), origin.model, 1000.0)
+    assert estate.model.hosts == 8
+    assert estate.happenings == tuple(
+        Happening(4600.0, kind, row) for kind in ("disable", "host_down", "evacuate") for row in (0, 1)
+    )
+    assert estate.ends.tolist() == [4600.0, 4600.0] + [np.inf] * 6
 
 
 def test_a_host_that_was_removed_cannot_fail(origin: Origin) -> None:
@@ -220,6 +233,74 @@ def test_a_host_that_fails_takes_its_instances_down_until_they_are_evacuated() -
         ended.row["down_min"] for ended in ran(sweep_of(axes={"topology": [kept, saved, {"name": "all"}]}))
     )
     assert left > rescued > whole == 0
+
+
+def test_a_late_removal_starts_instances_elsewhere_and_counts_those_left() -> None:
+    removals = {"all": [], "some": ["host-001"], "most": ["host-00[2-8]"]}
+    points = [
+        {"name": name, "changes": [{"action": "remove", "hosts": hosts, "at_h": 1}] if hosts else []}
+        for name, hosts in removals.items()
+    ]
+    sweep = sweep_of(axes={"topology": points})
+    whole, some, most = (ended.row for ended in ran(sweep))
+    assert (whole["down_min"], whole["unplaced_instances"]) == (0, 0)
+    model = sweep.origin.model
+    burns = int(burns_cpu(model)[model.host_of == 0].sum())
+    assert burns > 0
+    assert some["down_min"] == pytest.approx(burns * 2), "each is down for the two minutes of its rebuilding"
+    assert (some["unplaced_instances"], some["hosts_in_use"]) == (0, 7)
+    stage = stage_of(Ground(sweep.scenario, sweep.origin), sweep.cells[2])
+    world = World(stage.model, Events(sweep.origin.start_s), stage.physics)
+    schedule(world, stage.happenings)
+    world.events.run_until(sweep.origin.start_s + 4 * 3600)
+    left = np.flatnonzero(world.place.host_of > 0)
+    assert 0 < len(left) == most["unplaced_instances"]
+    assert [world.choose(v) for v in left.tolist()] == [-1] * len(left)
+    assert most["down_min"] > 0.5 * most["unplaced_instances"] * 180
+
+
+def test_a_removal_after_the_horizon_is_none() -> None:
+    removed = [{"action": "remove", "hosts": "host-001", "at_h": 3.5}]
+    sweep = sweep_of(axes={"topology": [{"name": "late", "changes": removed}]}, horizon_h=4)
+    stage = stage_of(Ground(sweep.scenario, sweep.origin), sweep.cells[0])
+    assert stage.removed.tolist() == [0]
+    shorter = stage_of(Ground(sweep.scenario.model_copy(update={"horizon_h": 3}), sweep.origin), sweep.cells[0])
+    assert shorter.removed.tolist() == []
+
+
+def test_bad_luck_brings_up_no_host_that_is_not_there() -> None:
+    """Added at 20 h, removed at 10 h, broken for good at 5 h, broken from 15 to 40 h, and down from the start."""
+    changes = [
+        {"action": "add", "count": 1, "at_h": 20},
+        {"action": "remove", "hosts": "host-001", "at_h": 10},
+        {"action": "fail", "hosts": "host-002", "at_h": 5},
+        {"action": "fail", "hosts": "host-003", "at_h": 15, "recover_after_h": 25},
+    ]
+    sweep = sweep_of(
+        axes={"topology": [{"name": "t", "changes": changes}], "seeds": {"first": 1, "count": 12}},
+        horizon_h=48,
+        failures={"mtbf_h": 8, "mttr_h": 4},
+    )
+    up = sweep.origin.model.up.copy()
+    up[3] = False
+    origin = replace(sweep.origin, model=sweep.origin.model.with_changes(up=up))
+    h0 = origin.start_s
+    for cell in sweep.cells:
+        stage = stage_of(Ground(sweep.scenario, origin), cell)
+        forbidden = {8: (0, 20), 0: (10, 48), 1: (5, 48), 2: (15, 40), 3: (0, 48)}
+        for h in stage.happenings:
+            if h.kind == "host_up" and h.row in forbidden:
+                first, last = (h0 + hour * 3600 for hour in forbidden[h.row])
+                assert not first <= h.at < last
+        world = World(stage.model, Events(h0), stage.physics)
+        schedule(world, stage.happenings)
+        for hour in range(48):
+            world.events.run_until(h0 + hour * 3600 + 1800)
+            assert not any(world.up[row] for row, (first, last) in forbidden.items() if first <= hour < last)
+        struck = {h.row for h in stage.happenings if h.kind == "host_down"}
+        assert struck >= {0, 1, 2}
+    luck = [h for cell in sweep.cells for h in stage_of(Ground(sweep.scenario, origin), cell).happenings]
+    assert any(h.row == 8 and h.kind == "host_down" for h in luck), "a new host fails too, once it is there"
 
 
 def test_series_carry_the_labels_of_their_cell() -> None:

@@ -14,7 +14,7 @@ from trimtab.platform import rules
 from trimtab.platform.contracts import Context, Planner, Score, Strategy
 from trimtab.platform.errors import InvalidInput, PlanError, TrimtabError
 from trimtab.platform.model import MEMORY, VCPU, ClusterModel
-from trimtab.platform.model.compute import Floats
+from trimtab.platform.model.compute import Floats, Ints
 from trimtab.platform.planner import plan_capacity
 from trimtab.platform.planner.wire import understood
 from trimtab.platform.proposal import Candidate, Limits
@@ -36,6 +36,7 @@ from trimtab.simulator.timeline import Move
 from trimtab.simulator.world import World
 
 MOST_REASONS = 20
+NOWHERE: Ints = np.empty(0, np.int32)
 
 # Takes one of the candidates, or None; without one the first is taken.
 Chooser = Callable[[Snapshot, Sequence[Candidate]], Candidate | None]
@@ -108,7 +109,7 @@ class Outcome(NamedTuple):
     skipped_audits (a plan was still running), failed_audits, plans, migrations (begun), failed_migrations (refused ones
     too), rejected_arrivals, crashed_instances; the others have their units in their names, those of
     `service_level.ServiceLevel` its meaning; migrating_min is time with a migration under way, carbon_kg is there
-    where an intensity was given. `series`: see `series.series_of`.
+    where an intensity was given. `series`: see `series.series_of`. `host_of` [V]: who is where at the end, -1 nowhere.
     """
 
     score: Score
@@ -116,6 +117,7 @@ class Outcome(NamedTuple):
     series: pa.Table | None
     moves: tuple[Move, ...] = ()
     failures: tuple[str, ...] = ()  # why audits failed, the first `MOST_REASONS`
+    host_of: Ints = NOWHERE
 
 
 def run(case: Case, *, series: bool = False) -> Outcome:
@@ -258,7 +260,7 @@ def _outcome(case: Case, audits: _Audits, world: World, truth: Truth, power: Pow
         if case.intensity is not None:
             figures["carbon_kg"] = carbon_kg(case.intensity, float(played.at_s[0]), SAMPLE_S, played.kwh)
         table = series_of(case.model, timeline, power, played, case.start_s) if series else None
-    return Outcome(result, figures, table, timeline.moves, tuple(audits.failures))
+    return Outcome(result, figures, table, timeline.moves, tuple(audits.failures), world.place.host_of.copy())
 
 
 def _check(case: Case) -> None:

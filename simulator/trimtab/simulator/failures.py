@@ -6,6 +6,7 @@ study of failures in high-performance-computing systems", DSN 2006, found Weibul
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import gamma
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.model.compute import Floats
+from trimtab.platform.model.compute import Bools, Floats
 from trimtab.simulator.happenings import Happening
 
 
@@ -63,6 +64,51 @@ def random_failures(
     where, begins, ends = np.concatenate(failed), np.concatenate(down), np.concatenate(up)
     ends = np.where(ends < horizon_s, ends, np.inf)
     return _happenings(where, start_s + begins, start_s + ends, start_s + horizon_s, evacuate_after_s)
+
+
+def within(happenings: Sequence[Happening], begins: Floats, ends: Floats) -> list[Happening]:
+    """Drawn failures of hosts that exist for some of the time only; their order stays.
+
+    A failure that begins outside [begin, end) of its host is left out with its evacuation and its repair; of one that
+    begins inside, what comes at the end or later.
+
+    Args:
+        happenings: of `random_failures`: every host goes down and up in turn, ordered by time.
+        begins: cloud time from which each host exists, s, [H].
+        ends: until when, s, [H].
+    """
+    kept, counts = list[Happening](), dict[int, bool]()
+    for happening in happenings:
+        if happening.kind == "host_down":
+            counts[happening.row] = bool(begins[happening.row] <= happening.at)
+        if counts[happening.row] and happening.at < ends[happening.row]:
+            kept.append(happening)
+    return kept
+
+
+def overlaid(up: Bools, happenings: Iterable[Happening]) -> list[Happening]:
+    """Happenings of several causes as what becomes of the hosts: a `host_up` ends one `host_down` only.
+
+    A host is up again when everything that brought it down has ended; one that is down in the model from the start is
+    so until a `host_up` that answers no `host_down`. Everything else stays as it is.
+
+    Args:
+        up: hosts that are up at the start, [H].
+        happenings: ordered by time.
+    """
+    causes, kept = np.where(up, 0, 1), list[Happening]()
+    for happening in happenings:
+        row = happening.row
+        if happening.kind == "host_down":
+            causes[row] += 1
+            if causes[row] > 1:
+                continue
+        elif happening.kind == "host_up":
+            causes[row] = max(causes[row] - 1, 0)
+            if causes[row] > 0:
+                continue
+        kept.append(happening)
+    return kept
 
 
 def from_trace(

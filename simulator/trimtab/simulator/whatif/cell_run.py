@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from trimtab.platform.contracts import Ran
@@ -16,7 +17,7 @@ from trimtab.platform.plugins import load as plugins
 from trimtab.platform.schema import read_parameters
 from trimtab.simulator.carbon import Intensity
 from trimtab.simulator.closed_loop import Case, Policy, run
-from trimtab.simulator.failures import random_failures
+from trimtab.simulator.failures import overlaid, random_failures, within
 from trimtab.simulator.happenings import Happening
 from trimtab.simulator.load import Load
 from trimtab.simulator.migration import Physics
@@ -47,7 +48,8 @@ class Stage(NamedTuple):
     happenings: tuple[Happening, ...]
     physics: Physics
     power: Power
-    unplaced: int
+    unplaced: int  # instances that had no place from the start on
+    removed: npt.NDArray[np.intp]  # hosts that are taken away before the horizon
 
 
 class Ended(NamedTuple):
@@ -90,16 +92,18 @@ def stage_of(ground: Ground, cell: Cell) -> Stage:
     scenario, origin = ground
     estate = changed(cell.topology, origin.model, origin.start_s)
     model = estate.model
-    luck = _failures(scenario, model, origin.start_s, cell.seed)
+    luck = within(_failures(scenario, model, origin.start_s, cell.seed), estate.begins, estate.ends)
+    happenings = sorted((*estate.happenings, *luck), key=lambda happening: happening.at)
     assumed = scenario.migration
     physics = Assumptions(nic_mb_s=assumed.nic_mb_s, dirty_mb_s=assumed.dirty_mb_s).physics(model)
     return Stage(
         model,
         load_of(cell.load, origin, cell.seed),
-        tuple(sorted((*estate.happenings, *luck), key=lambda happening: happening.at)),
+        tuple(overlaid(model.up, happenings)),
         replace(physics, variant=assumed.variant),
         Power.named(scenario.power, model.total[:, VCPU]),
         estate.unplaced,
+        np.flatnonzero(estate.ends <= origin.start_s + scenario.horizon_h * HOUR_S),
     )
 
 
@@ -155,7 +159,8 @@ def run_cell(
         seed=stream(cell.seed, POLICY) % 2**31,
     )
     outcome = run(case, series=scenario.series)
-    own = {"hosts": float(stage.model.hosts), "unplaced_instances": float(stage.unplaced)}
+    left = np.count_nonzero(np.isin(outcome.host_of, stage.removed))  # where nothing can run any more
+    own = {"hosts": float(stage.model.hosts), "unplaced_instances": float(stage.unplaced + left)}
     row = rows.row(cell, outcome.score, outcome.figures, own, outcome.failures, clock() - begin)
     return Ended(row, labelled(cell, outcome.series) if outcome.series is not None else None)
 
