@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.platform.model import DISK, MEMORY, VCPU, ClusterModel
+from trimtab.platform.rules.kinds import Preserve
 from trimtab.simulator.events import Action, Event, Events
 from trimtab.simulator.happenings import Happening, schedule
 from trimtab.simulator.memory_pressure import memory_pressure
@@ -55,6 +56,9 @@ def _model(make: Callable[..., ClusterModel], rng: np.random.Generator) -> Clust
         host_zone=["a", "a", "a", "b", "b"],
         pinned_zone=rng.choice(["", "", "", "a", "b"], instances).tolist(),
     )
+    if rng.random() < 0.5:  # a rule lets some count for more than they asked for
+        members = rng.choice(instances, 8, replace=False).astype(np.int32)
+        model = model.with_changes(rules=(Preserve(name="kept", members=members, resource=MEMORY, least=2048.0),))
     place = model.placement()
     for v in range(14):
         if (host := choose_host(place, v, np.ones(hosts, bool))) >= 0:
@@ -113,7 +117,7 @@ def _sound(world: World) -> None:
         if v in world.moving:
             held |= {world.moving[v].flow.source, world.moving[v].flow.destination}
         for host in held:
-            room[:, host] += model.demand[v]
+            room[:, host] += model.need[v]
     assert place.used == pytest.approx(room)
     assert not place.over_capacity().any()
     gone = place.host_of < 0
@@ -315,3 +319,7 @@ def test_the_stories_hold_what_they_promise(small_model: Callable[..., ClusterMo
     for what in ("rejected", "departed", "crashed"):
         assert sum(len(getattr(world, what)) for world in worlds) > 0
     assert any(world.boot_s > 0 for world in worlds)
+    raised = [set(np.flatnonzero((world.model.need > world.model.demand).any(axis=1))) for world in worlds]
+    came = [{c.row for c in world.timeline().changes if c.kind == 0 and c.to >= 0} for world in worlds]
+    late = [set(np.flatnonzero(world.model.host_of < 0)) for world in worlds]
+    assert any(a & b & c for a, b, c in zip(raised, came, late, strict=True)), "rules raise some that arrive"

@@ -301,7 +301,7 @@ class World:
         if host < 0:
             self.rejected.append(instance)
             return -1
-        self.place.used[:, host] += self.model.demand[instance]
+        self.place.used[:, host] += self.model.need[instance]
         self.place.host_of[instance] = host
         self.running[instance] = self._burns(instance)
         self._note_instance(instance)
