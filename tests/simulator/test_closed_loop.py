@@ -18,7 +18,7 @@ from trimtab.platform.errors import InvalidInput, PlanError, StrategyError
 from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.platform.planner import plan_capacity
 from trimtab.platform.plugins import load as load_plugins
-from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan, PlannedAction
+from trimtab.platform.proposal import Act, Candidate, Limits, Migrate, Plan, PlannedAction
 from trimtab.platform.snapshot import History, Need, Snapshot
 from trimtab.simulator.carbon import Intensity
 from trimtab.simulator.closed_loop import Case, Outcome, Policy, run
@@ -31,6 +31,7 @@ from trimtab.simulator.observed import Observed, Truth
 from trimtab.simulator.power import Power
 from trimtab.simulator.rehearse import ASSUMPTIONS, rehearse
 from trimtab.simulator.score import Window, score
+from trimtab.simulator.servers import RESIZE_S
 from trimtab.simulator.timeline import Timeline
 from trimtab.simulator.truth import CloudSpec, true_blocks
 from trimtab.simulator.world import World, burns_cpu
@@ -292,6 +293,28 @@ def test_time_migrating_counts_overlaps_once_and_hosts_in_use_by_time(
 
 def to_and_fro(snapshot: Snapshot) -> Sequence[Candidate]:
     return (Candidate((Migrate(0, 1 - int(snapshot.model.host_of[0])),)),)
+
+
+def test_what_a_policy_stops_is_not_down_but_its_resizes_are_while_they_last(
+    small_model: Callable[..., ClusterModel],
+) -> None:
+    sizes = [(2.0, 4_096.0, 20.0), (2.0, 4_096.0, 20.0), (4.0, 8_192.0, 20.0)]
+    model = small_model(1, [0, 0, 0], sizes, host_vcpu_ratio=[4.0], flavor=["s", "s", "l"])
+
+    def acts(action: str, **parameters: str) -> Policy:
+        step = Act(action, "v0", {"resource_id": "v0", **parameters})
+        return Policy(action, Does(lambda _: (Candidate((step,)),)), interval_s=DAY_S)
+
+    def at(action: str, **parameters: str) -> Outcome:
+        return run(case_of(acts(action, **parameters), model, horizon_s=7200.0))
+
+    nobody = run(case_of(Policy("nobody"), model, horizon_s=7200.0))
+    stopped, resized = at("stop", state="stopped"), at("resize", flavor="l")
+    assert stopped.failures == resized.failures == ()
+    assert stopped.figures["down_min"] == 0
+    assert stopped.score.energy_kwh < nobody.score.energy_kwh
+    assert resized.figures["down_min"] == pytest.approx(RESIZE_S / 60)
+    assert resized.score.energy_kwh == pytest.approx(nobody.score.energy_kwh, rel=5e-3), "the same work"
 
 
 def test_an_audit_is_skipped_while_a_plan_runs(small_model: Callable[..., ClusterModel]) -> None:

@@ -16,6 +16,7 @@ from trimtab.simulator.memory_pressure import memory_pressure
 from trimtab.simulator.migration import Physics
 from trimtab.simulator.power import Power
 from trimtab.simulator.score import Blocks, LoadBlock, Window
+from trimtab.simulator.servers import Servers
 from trimtab.simulator.service_level import ServiceLevel, contention, down_seconds, fair_share, service_level
 from trimtab.simulator.world import World
 
@@ -138,6 +139,21 @@ def test_downtime_ends_when_the_guest_runs_again(small_model: Callable[..., Clus
     on_one = 500.0 * (back == 1)
     assert down_seconds(model, world.timeline(), 0.0, 1500.0) == pytest.approx(100 + 260 + 500 + on_one)
     assert down_seconds(model, world.timeline(), 150.0, 250.0) == pytest.approx(50 + 100)
+
+
+def test_who_was_stopped_on_purpose_is_not_down(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(2, [0, 0, 0], state=["active", "active", "stopped"])
+    world = _world(model)
+    servers = Servers(world, None, {})
+    servers.stop(0)  # takes 8 s
+    world.events.at(500.0, lambda: servers.start(2))  # takes 12 s
+    world.events.at(1000.0, lambda: world.lose_host(0))
+    world.events.run_until(1500.0)
+    timeline = world.timeline()
+    assert world.running.tolist() == [False] * 3
+    assert down_seconds(model, timeline, 0.0, 1000.0) == 0
+    assert down_seconds(model, timeline, 0.0, 1500.0) == pytest.approx(2 * 500), "the one stopped misses nothing"
+    assert down_seconds(model, timeline, 1200.0, 1500.0) == pytest.approx(2 * 300), "whatever came before"
 
 
 def test_nothing_there_is_no_division_by_zero(small_model: Callable[..., ClusterModel]) -> None:

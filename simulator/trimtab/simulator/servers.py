@@ -246,7 +246,7 @@ class Servers:
         burns = state in BURNS_CPU
         if state == InstanceState.RESIZED:
             burns = self._kept[row][2] in BURNS_CPU
-        world.put(row, host, running=burns and bool(world.up[host]))
+        world.put(row, host, running=burns and bool(world.up[host]), wanted=burns)
 
     def _record(self, row: int, task: Task, status: str, reason: str) -> None:
         known = self.resizes[row]

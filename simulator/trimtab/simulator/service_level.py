@@ -31,9 +31,10 @@ class ServiceLevel(NamedTuple):
     instances that asked for CPU of (work lost to migrations) / (work asked for), 0..1. `slav` = otf x pdm.
     `esv` = energy (kWh) x slav. `overload_min`: host-minutes with demand > 0.9 vCPUs, demand of guests only.
     `memory_pressure_min`: host-minutes. `down_min`: instance-minutes in which an instance was on a host, should have
-    run and did not: its host was dead or booting, or it was being rebuilt. `migration_stop_min`: instance-minutes
-    stopped by migrations. `undelivered_vcpu_h`: CPU work that full hosts could not give. `worst_undelivered`:
-    largest share of its work that one instance missed that way. `memory_excess_gib_h`: memory beyond the physical.
+    run and did not: its host was dead or booting, or it was being rebuilt or resized; one that was stopped should not
+    run. `migration_stop_min`: instance-minutes stopped by migrations. `undelivered_vcpu_h`: CPU work that full hosts
+    could not give. `worst_undelivered`: largest share of its work that one instance missed that way.
+    `memory_excess_gib_h`: memory beyond the physical.
     """
 
     otf: float
@@ -116,17 +117,19 @@ def service_level(
 
 def down_seconds(model: ClusterModel, timeline: Timeline, start_s: float, end_s: float) -> float:
     """Instance-seconds in [start, end) in which an instance was on a host, should have run and did not."""
-    burns = np.isin(model.state, BURNS_CPU)
-    state = timeline.at(start_s)
-    down = burns & (state.host_of >= 0) & ~state.running
+    state, wanted = timeline.at(start_s), np.isin(model.state, BURNS_CPU)
+    for change in timeline.changes:
+        if change.kind == INSTANCE and change.at <= start_s:
+            wanted[change.row] = change.wanted
+    down = wanted & (state.host_of >= 0) & ~state.running
     since, total = np.full(model.instances, start_s), 0.0
     for change in timeline.changes:
-        if change.kind != INSTANCE or not start_s < change.at < end_s or not burns[change.row]:
+        if change.kind != INSTANCE or not start_s < change.at < end_s:
             continue
         row = change.row
         if down[row]:
             total += change.at - since[row]
-        since[row], down[row] = change.at, change.to >= 0 and not change.flag
+        since[row], down[row] = change.at, change.wanted and change.to >= 0 and not change.flag
     return float(total + (end_s - since[down]).sum())
 
 

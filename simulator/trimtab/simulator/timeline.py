@@ -18,6 +18,8 @@ LIVE_LOSS = 0.1  # share of CPU work lost while a live migration runs: Beloglazo
 class Change(NamedTuple):
     """One change of state. INSTANCE: `row` is now on host `to`, and `flag` says whether it burns CPU.
 
+    `wanted`: whether it should run; one that was stopped on purpose should not.
+
     HOST: `to` says whether host `row` is down, up or booting, and `flag` whether it is enabled.
     """
 
@@ -26,6 +28,7 @@ class Change(NamedTuple):
     row: int
     to: int
     flag: bool
+    wanted: bool = True
 
 
 class Move(NamedTuple):

@@ -222,10 +222,13 @@ class World:
 
     # -- services, hosts and instances -----------------------------------------------------------------------------
 
-    def put(self, instance: int, host: int, *, running: bool) -> None:
-        """An instance is on a host now, and runs or does not: it was stopped, started or resized. Takes no room."""
+    def put(self, instance: int, host: int, *, running: bool, wanted: bool | None = None) -> None:
+        """An instance is on a host now, and runs or does not: it was stopped, started or resized. Takes no room.
+
+        `wanted`: whether it should run; None: its state tells.
+        """
         self.place.host_of[instance], self.running[instance] = host, running
-        self._note_instance(instance)
+        self._note_instance(instance, wanted)
 
     def remodel(self, **changes: Any) -> None:
         """Other states, sizes or flavors of instances from now on; the room they take is the caller's business."""
@@ -385,9 +388,10 @@ class World:
             return None
         return end if flow.resumed_at is None else flow.resumed_at
 
-    def _note_instance(self, instance: int) -> None:
+    def _note_instance(self, instance: int, wanted: bool | None = None) -> None:
         host, running = int(self.place.host_of[instance]), bool(self.running[instance])
-        self._changes.append(Change(self.events.now, INSTANCE, instance, host, running))
+        wanted = self._burns(instance) if wanted is None else wanted
+        self._changes.append(Change(self.events.now, INSTANCE, instance, host, running, wanted))
 
     def _note_host(self, host: int) -> None:
         to = BOOTING if self.booting[host] else UP if self.up[host] else DOWN
