@@ -147,6 +147,14 @@ def test_the_record_stays_as_it_was_and_the_future_repeats_it() -> None:
     np.testing.assert_array_equal(days(52), days(52))
 
 
+@pytest.mark.parametrize("step_s", [60.0, 100.0, 300.0, 600.0, 3600.0])
+def test_a_record_of_any_step_keeps_its_time_and_its_work(step_s: float) -> None:
+    values = np.random.default_rng(2).uniform(10, 60, (int(86_400 / step_s), 3)).astype(np.float32)
+    block = recorded(History(50 * 86_400.0, step_s, values), seed=1)(50)
+    seconds = np.repeat(values, int(step_s // 20), axis=0)  # 20 s divide all these steps
+    np.testing.assert_allclose(block, seconds.reshape(PER_DAY, 15, 3).mean(axis=1), rtol=1e-5)
+
+
 def test_a_short_record_is_filled_with_means() -> None:
     values = np.full((12, 2), 30, np.float32)
     values[:, 1] = np.nan

@@ -13,7 +13,7 @@ from trimtab.simulator.forecast import column_means
 from trimtab.simulator.load import PER_DAY, SAMPLE_S, Block, Days, Load, generated
 from trimtab.simulator.score import as_shared
 from trimtab.simulator.traces.read import read_trace
-from trimtab.simulator.traces.trace import Trace, to_days
+from trimtab.simulator.traces.trace import Trace, from_history, to_days
 from trimtab.simulator.whatif.cells import LOAD, stream
 from trimtab.simulator.whatif.origin import DAY_S, Origin
 from trimtab.simulator.whatif.scenario import LoadPoint
@@ -72,12 +72,11 @@ def recorded(history: History, seed: int, variation: float = 1.0) -> Days:
     """The record as a load: what was recorded stays as it was, other days repeat the last one with small differences.
 
     Every instance keeps its own column. The differences are a factor a day and instance, as in `load.from_planetlab`.
+    A record of another step is resampled: a finer one to its means, of a coarser one each value holds for its time.
     A hole (NaN) becomes the instance's mean, and where nothing was recorded of it, 0.
     """
-    values = as_shared(history.cpu_pct)
-    steps = np.maximum(round(SAMPLE_S / history.step_s), 1)
-    values = values[: len(values) // steps * steps].reshape(-1, steps, values.shape[1])[:, 0]
-    typical = np.nan_to_num(column_means(as_shared(values)))
+    values = as_shared(from_history(history).resampled(SAMPLE_S).cpu_pct)
+    typical = np.nan_to_num(column_means(values))
     first, count = int(history.start_s // SAMPLE_S), len(values)
 
     def day(number: int) -> Block:
