@@ -27,7 +27,7 @@ from trimtab.simulator.failures import random_failures
 from trimtab.simulator.happenings import Happening
 from trimtab.simulator.load import Load, generated
 from trimtab.simulator.measurements import Measurements
-from trimtab.simulator.observed import Observed, Truth
+from trimtab.simulator.observed import Observed, Truth, bytes_of
 from trimtab.simulator.power import Power
 from trimtab.simulator.rehearse import ASSUMPTIONS, rehearse
 from trimtab.simulator.score import Window, score
@@ -315,6 +315,30 @@ def test_what_a_policy_stops_is_not_down_but_its_resizes_are_while_they_last(
     assert stopped.score.energy_kwh < nobody.score.energy_kwh
     assert resized.figures["down_min"] == pytest.approx(RESIZE_S / 60)
     assert resized.score.energy_kwh == pytest.approx(nobody.score.energy_kwh, rel=5e-3), "the same work"
+
+
+def test_a_run_that_would_not_fit_into_memory_is_refused_before_it_begins() -> None:
+    def never(_: int) -> np.ndarray:
+        raise AssertionError("nothing is read")
+
+    load = Load(never, MODEL.instances)
+    hundred_thousand_days = 1e5 * DAY_S
+    looks = Does(lambda _: (), [Need("host_cpu_usage", "host"), Need("host_cpu_usage", "host", window_s=900)])
+    for policy, gib in ((Policy("nobody"), 19.3), (Policy("looks", looks), 21.9)):
+        with pytest.raises(
+            InvalidInput, match=f"policy {policy.name}: .* about {gib} GiB, and 8 GiB .* shorter horizon"
+        ):
+            run(Case(MODEL, load, policy, START_S, horizon_s=hundred_thousand_days))
+
+
+@pytest.mark.parametrize("metric", ["host_cpu_usage", "instance_cpu_usage", "instance_ram_usage"])
+def test_the_estimate_is_what_the_arrays_hold(metric: str) -> None:
+    need = Need(metric, "host" if metric.startswith("host") else "instance")
+    world = World(MODEL, Events(START_S), ASSUMPTIONS.physics(MODEL))
+    truth = Truth(Load(generated(MODEL.instances, 1), MODEL.instances), int(START_S // 300), 50)
+    observed = Observed(world, truth, [need], DAY_S, MODEL.demand[:, 1])
+    held = {id(array): array.nbytes for array in (truth.cpu_pct, *observed._record.values())}
+    assert bytes_of(50, MODEL.hosts, MODEL.instances, [need]) == sum(held.values())
 
 
 def test_an_audit_is_skipped_while_a_plan_runs(small_model: Callable[..., ClusterModel]) -> None:

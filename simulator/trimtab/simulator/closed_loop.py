@@ -19,13 +19,13 @@ from trimtab.platform.planner import plan_capacity
 from trimtab.platform.planner.wire import understood
 from trimtab.platform.proposal import Candidate, Limits
 from trimtab.platform.schema import read_parameters
-from trimtab.platform.snapshot import Snapshot
+from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.simulator.carbon import Intensity, carbon_kg
 from trimtab.simulator.events import Events
 from trimtab.simulator.happenings import Happening, schedule
 from trimtab.simulator.load import SAMPLE_S, Load
 from trimtab.simulator.migration import Physics
-from trimtab.simulator.observed import Observed, Truth
+from trimtab.simulator.observed import Observed, Truth, bytes_of
 from trimtab.simulator.plan_run import PlanRun
 from trimtab.simulator.power import Power
 from trimtab.simulator.rehearse import ASSUMPTIONS
@@ -36,6 +36,7 @@ from trimtab.simulator.timeline import Move
 from trimtab.simulator.world import World
 
 MOST_REASONS = 20
+MOST_BYTES = 8 * 2**30  # of the load of one run
 NOWHERE: Ints = np.empty(0, np.int32)
 
 # Takes one of the candidates, or None; without one the first is taken.
@@ -131,15 +132,14 @@ def run(case: Case, *, series: bool = False) -> Outcome:
         series: whether to make the table of samples too.
 
     Raises:
-        InvalidInput: the case's times, load or parameters do not fit together.
+        InvalidInput: the case's times, load or parameters do not fit together, or its load would not fit into memory.
     """
     _check(case)
     model, end = case.model, case.start_s + case.horizon_s
     events = Events(case.start_s)
     power = case.power or Power.of(model.total[:, VCPU])
     world = World(model, events, case.physics or ASSUMPTIONS.physics(model), power.boot_s)
-    first = max(int((case.start_s - case.past_s) // SAMPLE_S), 0)
-    truth = Truth(case.load, first, int(-(-end // SAMPLE_S)) - first, case.typical_pct)
+    truth = Truth(case.load, *_samples(case), case.typical_pct)
     schedule(world, case.happenings)
     audits = _Audits(case, world, truth)
     audits.schedule(end)
@@ -263,6 +263,27 @@ def _outcome(case: Case, audits: _Audits, world: World, truth: Truth, power: Pow
     return Outcome(result, figures, table, timeline.moves, tuple(audits.failures), world.place.host_of.copy())
 
 
+def _samples(case: Case) -> tuple[int, int]:
+    """The first sample that a case looks at, and how many."""
+    first = max(int((case.start_s - case.past_s) // SAMPLE_S), 0)
+    return first, int(-(-(case.start_s + case.horizon_s) // SAMPLE_S)) - first
+
+
+def _check_size(case: Case) -> None:
+    strategy, given = case.policy.strategy, case.policy.parameters
+    needs: Sequence[Need] = ()
+    if strategy is not None:
+        needs = strategy.needs(read_parameters(strategy, {}) if given is None else given)
+    samples = _samples(case)[1]
+    takes = bytes_of(samples, case.model.hosts, case.model.instances, needs)
+    if takes > MOST_BYTES:
+        raise InvalidInput(
+            f"policy {case.policy.name}: {samples} samples of {case.model.instances} instances take about "
+            f"{takes / 2**30:.1f} GiB, and {MOST_BYTES / 2**30:g} GiB is the most for one run: take a shorter "
+            "horizon or past, or a part of the estate"
+        )
+
+
 def _check(case: Case) -> None:
     policy = case.policy
     if case.load.instances != case.model.instances:
@@ -280,3 +301,4 @@ def _check(case: Case) -> None:
             f"policy {policy.name}: audits every {policy.interval_s} s from {policy.first_s} s on: the interval must "
             "be positive, the first must not be before the start"
         )
+    _check_size(case)

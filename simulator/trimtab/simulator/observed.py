@@ -42,6 +42,14 @@ class Truth:
         yield LoadBlock(begin * SAMPLE_S, SAMPLE_S, self.cpu_pct, rows, self.typical)
 
 
+def bytes_of(samples: int, hosts: int, instances: int, needs: Sequence[Need] = ()) -> int:
+    """Memory of `Truth` and `Observed` for so many samples, bytes; needs that differ in their window share a record."""
+    asked = {need.metric: need.kind for need in needs if METRICS.get(need.metric) == need.kind}
+    asked.pop(RECORDED, None)
+    records = sum(hosts if kind == "host" else instances for kind in asked.values())
+    return samples * (2 * 4 * instances + 8 * records)
+
+
 class Observed:
     """The record of one world; every sample is written once, when it is over.
 
