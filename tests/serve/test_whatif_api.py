@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -11,6 +15,8 @@ from trimtab.platform.records import WhatIf
 from trimtab.serve import whatif_engine
 from trimtab.serve.whatif_command import here
 from trimtab.simulator.truth import CloudSpec
+from trimtab.simulator.whatif import rows
+from trimtab.simulator.whatif.reading import read_sweep
 
 
 class Killed(BaseException):
@@ -141,9 +147,84 @@ async def test_a_running_sweep_stops_when_it_is_cancelled_and_keeps_what_is_fini
     assert (await working.http.delete(path)).status_code == 204
     stopped = await working.ended(path)
     assert stopped["state"] == "CANCELLED"
+    assert (stopped["seconds_left"], stopped["finished_at"] is None) == (None, False)
     assert len((await working.get(f"{path}/cells", limit=1))["cells"]) == 1
     async with asyncio.timeout(60):  # the loop is free for the next one
         assert (await working.ended(f"/v1/whatifs/{(await working.post('/v1/whatifs', SMALL))['uuid']}"))["state"]
+
+
+async def test_a_cancel_stops_the_cells_that_run_and_the_record_says_what_is_kept(
+    whole_trimtab: Callable[..., Any], tmp_path: Any
+) -> None:
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def slow(ground: Any, cells: Any) -> Any:
+        """One batch, and then one that nobody lives to see the end of."""
+        async with aclosing(here(ground, cells)) as batches:
+            yield await anext(batches)
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with whole_trimtab(tmp_path, CloudSpec(hosts=6, instances=20, seed=3), working=False) as trimtab:
+        path = f"/v1/whatifs/{(await trimtab.post('/v1/whatifs', SMALL))['uuid']}"
+        parts = whatif_engine.Parts(trimtab.parts.store, trimtab.files, slow, look_s=0.01)
+        task = asyncio.create_task(whatif_engine.run_whatif(parts, path.rpartition("/")[2]))
+        async with asyncio.timeout(60):
+            await begun.wait()
+            assert (await trimtab.http.delete(path)).status_code == 204
+            await task
+        assert stopped.is_set()
+        body = await trimtab.get(path)
+        kept = (await trimtab.get(f"{path}/cells"))["cells"]
+        assert (body["state"], body["cells_done"], body["seconds_left"]) == ("CANCELLED", len(kept), None)
+        assert len(kept) > 0
+        assert body["finished_at"] is not None
+
+
+async def test_a_resumed_sweep_remembers_the_cells_that_failed(
+    whole_trimtab: Callable[..., Any], tmp_path: Any
+) -> None:
+    async with whole_trimtab(tmp_path, CloudSpec(hosts=6, instances=20, seed=3), working=False) as trimtab:
+        uuid = (await trimtab.post("/v1/whatifs", {**SMALL, "base": {"hosts": 6, "instances": 20}}))["uuid"]
+        cells = read_sweep({**SMALL, "base": {"hosts": 6, "instances": 20}}).cells
+        await trimtab.files.begin(uuid, {cell.key for cell in cells})
+        await trimtab.files.add(uuid, rows.table_of([rows.failed(cell, "its worker was lost") for cell in cells]), {})
+        await whatif_engine.run_whatif(whatif_engine.Parts(trimtab.parts.store, trimtab.files, here), uuid)
+        ended = await trimtab.get(f"/v1/whatifs/{uuid}")
+        assert (ended["state"], ended["cells_done"], ended["cells_failed"]) == ("FAILED", 6, 6)
+        assert "its worker was lost" in ended["status_message"]
+
+
+async def test_a_state_that_there_is_not_is_refused(idle: Any) -> None:
+    answer = await idle.http.get("/v1/whatifs", params={"state": "FOO"})
+    assert answer.status_code == 400
+    assert "state is 'FOO': use one of PENDING, ONGOING, SUCCEEDED, FAILED, CANCELLED" in fault(answer)
+
+
+async def test_a_sweep_that_is_refused_leaves_no_files_and_lost_ones_are_tidied_up(idle: Any, tmp_path: Path) -> None:
+    headers = {"Idempotency-Key": "of a template"}
+    template = {"name": "t", "goal": "dummy"}
+    assert (await idle.http.post("/v1/audit_templates", json=template, headers=headers)).status_code == 201
+    assert (await idle.http.post("/v1/whatifs", json=SMALL, headers=headers)).status_code == 409
+    assert list((tmp_path / "whatifs").iterdir()) == []
+    kept = (await idle.post("/v1/whatifs", SMALL))["uuid"]
+    old, young = str(uuid4()), str(uuid4())
+    for name in (old, young, kept, f".removed-{uuid4().hex}"):
+        (tmp_path / "whatifs" / name).mkdir(exist_ok=True)
+    for name in (old, kept):
+        os.utime(tmp_path / "whatifs" / name, (1.0, 1.0))
+    parts = whatif_engine.Parts(idle.parts.store, idle.files, here)
+    loop = asyncio.create_task(whatif_engine.serve_whatifs(parts, asyncio.Event(), idle_s=0.01))
+    try:
+        ended = await idle.ended(f"/v1/whatifs/{kept}")
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+    assert ended["state"] == "SUCCEEDED"
+    assert {folder.name for folder in (tmp_path / "whatifs").iterdir()} == {kept, young}
 
 
 async def test_asking_again_with_the_same_key_makes_one_sweep(idle: Any) -> None:

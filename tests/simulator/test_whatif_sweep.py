@@ -183,6 +183,15 @@ def test_cells_that_failed_are_computed_again_only_when_asked(tmp_path: Path) ->
     assert results.cells.keys() == {"a"}
 
 
+def test_drafts_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -> None:
+    results = Results(tmp_path / "deep" / "out")
+    results.add(sweep_rows(["a"]), {"a": pa.table({"at_s": [1.0]})})
+    for name in (".cells-1.draft", ".series-2.draft"):
+        (results.folder / name).write_bytes(b"half")
+    assert results.begin({"a"}) == {"a"}
+    assert {path.name for path in results.folder.iterdir()} == {"cells", "series"}
+
+
 def test_a_row_that_is_there_twice_after_a_crash_counts_once(tmp_path: Path) -> None:
     parts = Parts(tmp_path)
     parts.append(sweep_rows(["a", "b"]))

@@ -68,9 +68,10 @@ class Client:
         """One object."""
         return self.request("GET", f"/v1/{collection}/{ident}")
 
-    def create(self, collection: str, body: Body) -> Body:
-        """Create an audit template, an audit or a what-if."""
-        return self.request("POST", f"/v1/{collection}", json=body)
+    def create(self, collection: str, body: Body, *, key: str | None = None) -> Body:
+        """Create an audit template, an audit or a what-if; asked again with the same `key`, the one that is there."""
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return self.request("POST", f"/v1/{collection}", json=body, headers=headers)
 
     def delete(self, collection: str, ident: str) -> None:
         """Delete an audit template, an audit, a plan or a what-if (one that has not ended is cancelled instead)."""
@@ -141,9 +142,9 @@ class Client:
         """One table of the cluster model (nodes, instances, server_groups) as Parquet."""
         return self.request("GET", f"/v1/cluster/model/{name}")
 
-    def create_whatif(self, scenario: Body) -> Body:
-        """Start a sweep; without a base it is about the running cloud as it is now."""
-        return self.request("POST", "/v1/whatifs", json=scenario)
+    def create_whatif(self, scenario: Body, *, key: str | None = None) -> Body:
+        """Start a sweep; without a base it is about the running cloud as it is now; `key` as for `create`."""
+        return self.create("whatifs", scenario, key=key)
 
     def cells(self, whatif: str, **filters: Any) -> list[Body]:
         """Finished cells of a sweep; filters: topology, load, policy, seed, sort_key, sort_dir, limit."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from trimtab.platform.clocks import WallClock
 from trimtab.platform.errors import Conflict, InvalidInput, NotFound, TrimtabError
-from trimtab.platform.lease import while_held
+from trimtab.platform.lease import cancelled, while_held
 from trimtab.platform.records import WhatIf
 from trimtab.platform.states import WhatIfState
 from trimtab.platform.store.port import StorePort, SweepsPort
@@ -28,6 +28,7 @@ from trimtab.simulator.whatif.scenario import CloudBase, Scenario
 log = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 255
+ORPHAN_S = 3600.0  # files without a record that are younger may be a sweep that is being created
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Parts:
     hostname: str = "trimtab"
     owner: str = "whatifs"  # who claims sweeps; another name for every process
     lease_s: float = 30.0
+    look_s: float = 0.5  # how often it is looked whether the sweep was cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ async def run_whatif(parts: Parts, uuid: str) -> None:
             changes = {"hostname": parts.hostname, "started_at": datetime.now(UTC)}
             record = await parts.store.transition(WhatIf, uuid, "run", changes, epoch=epoch)
         if record.state == WhatIfState.ONGOING:
-            work = _work(parts, record, epoch)
+            work = _unless_cancelled(parts, record, epoch)
             await while_held(parts.store, record, parts.owner, parts.lease_s, WallClock(), work)
     except (Conflict, NotFound) as gone:
         log.warning("what-if %s: left alone: %s", uuid, gone)
@@ -91,6 +93,41 @@ async def run_whatif(parts: Parts, uuid: str) -> None:
             await parts.store.release(WhatIf, uuid, parts.owner, epoch)
 
 
+async def _unless_cancelled(parts: Parts, record: WhatIf, epoch: int) -> None:
+    """Do the work until it is done or the sweep is cancelled; then what runs is stopped at once."""
+    work = asyncio.create_task(_work(parts, record, epoch))
+    watch = asyncio.create_task(_cancelled(parts, record.uuid))
+    try:
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+            return
+    finally:
+        await cancelled([work, watch])
+    watch.result()
+    # A batch may have been on its way into the files: the record says what is kept.
+    done, failed = await parts.files.counts(record.uuid)
+    changes = {"cells_done": done, "cells_failed": failed, "seconds_left": None}
+    await parts.store.update(WhatIf, record.uuid, changes, epoch=epoch)
+
+
+async def _cancelled(parts: Parts, uuid: str) -> None:
+    """Returns when a sweep is no longer to be run.
+
+    Raises:
+        NotFound: it was removed.
+    """
+    while True:
+        try:
+            if (await parts.store.get(WhatIf, uuid)).state != WhatIfState.ONGOING:
+                return
+        except NotFound:
+            raise
+        except Exception as error:  # noqa: BLE001 (the state may be starting again; the lease decides how long)
+            log.warning("what-if %s: whether it is cancelled is not known now: %s", uuid, error)
+        await asyncio.sleep(parts.look_s)
+
+
 async def _work(parts: Parts, record: WhatIf, epoch: int) -> None:
     sweep = await asyncio.to_thread(_sweep, record, await parts.files.origin(record.uuid))
     progress: engine.Progress | None = None
@@ -98,9 +135,7 @@ async def _work(parts: Parts, record: WhatIf, epoch: int) -> None:
         async for progress in steps:
             done, failed = progress.done, progress.failed
             changes = {"cells_done": done, "cells_failed": failed, "seconds_left": progress.seconds_left}
-            now = await parts.store.update(WhatIf, record.uuid, changes, epoch=epoch)
-            if now.state != WhatIfState.ONGOING:
-                return  # cancelled
+            await parts.store.update(WhatIf, record.uuid, changes, epoch=epoch)
     if progress is not None and progress.failed == progress.total:
         rows = await parts.files.table(record.uuid)
         why = rows["error"][0].as_py() if rows is not None else ""
@@ -127,10 +162,18 @@ def _sweep(record: WhatIf, tables: Mapping[str, pa.Table]) -> Sweep:
 
 
 async def serve_whatifs(parts: Parts, wake: asyncio.Event, *, idle_s: float = 1.0) -> None:
-    """Take PENDING and abandoned sweeps, oldest first, one at a time, until cancelled."""
+    """Take PENDING and abandoned sweeps, oldest first, one at a time, until cancelled.
+
+    First it removes files that belong to no sweep: a crash between files and record leaves them.
+    """
+    tidied = False
     while True:
         wake.clear()
         try:
+            if not tidied:
+                known = {record.uuid for record in await parts.store.list(WhatIf)}
+                await parts.files.remove_orphans(known, time.time() - ORPHAN_S)
+                tidied = True
             waiting = await parts.store.claimable(WhatIf, [WhatIfState.PENDING, WhatIfState.ONGOING])
             for record in waiting:
                 await run_whatif(parts, record.uuid)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from trimtab.platform.errors import InvalidInput, NotFound
+from trimtab.platform.errors import Conflict, InvalidInput, NotFound
 from trimtab.platform.records import WhatIf
 from trimtab.platform.states import WhatIfState
 from trimtab.serve.resources import Asked, Base, Page, Wired, by_uuid, listing, show
@@ -51,6 +52,9 @@ class CellPage(BaseModel):
 @router.get("")
 async def list_whatifs(wired: Wired, page: Annotated[WhatIfPage, Query()], base: Base, asked: Asked) -> Body:
     """Sweeps, one page."""
+    known = [state.value for state in WhatIfState if state != WhatIfState.DELETED]
+    if page.state is not None and page.state not in known:
+        raise InvalidInput(f"state is {page.state!r}: use one of {', '.join(known)}")
     where = {name: value for name, value in (("state", page.state), ("name", page.name)) if value is not None}
     return await listing(wired, WHATIFS, page, where, base, asked, detail=False)
 
@@ -76,11 +80,16 @@ async def create_whatif(
         scenario=sweep.scenario.to_json(),
         cells_total=len(sweep.cells),
     )
+    files = wired.whatifs.files
     if origin is not None:  # before the record: whoever takes it finds where it begins
-        await wired.whatifs.files.keep_origin(record.uuid, origin.tables())
-    created = await wired.store.create(record, key=request.headers.get("Idempotency-Key"))
+        await files.keep_origin(record.uuid, origin.tables())
+    try:
+        created = await wired.store.create(record, key=request.headers.get("Idempotency-Key"))
+    except (InvalidInput, Conflict):  # refused; after any other error it may be there, so its files stay for now
+        await files.remove(record.uuid)
+        raise
     if created.uuid != record.uuid:
-        await wired.whatifs.files.remove(record.uuid)  # it was asked for before
+        await files.remove(record.uuid)  # it was asked for before
     await wired.whatifs.wake()
     response.headers["Location"] = f"{base}/v1/whatifs/{created.uuid}"
     return await show(wired, WHATIFS, created, base, asked)
@@ -147,7 +156,8 @@ async def delete_whatif(ident: str, wired: Wired) -> None:
     """Cancel a sweep that has not ended (what is finished stays to be read); remove one that has."""
     record = await by_uuid(wired.store, WhatIf, ident)
     if record.state in {WhatIfState.PENDING, WhatIfState.ONGOING}:
-        await wired.store.transition(WhatIf, record.uuid, "cancel", message="Cancelled on request")
+        changes = {"finished_at": datetime.now(UTC), "seconds_left": None}
+        await wired.store.transition(WhatIf, record.uuid, "cancel", changes, message="Cancelled on request")
         await wired.whatifs.wake()
         return
     await wired.store.delete(WhatIf, record.uuid)

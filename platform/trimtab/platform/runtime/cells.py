@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from trimtab.platform.compute import RunBatch, WorkerLost, in_batches, run_batch
 from trimtab.platform.contracts import Ran
 
+# What says that a worker, or the machine it ran on, is gone; its cells may do well elsewhere.
+LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 
-@ray.remote(num_cpus=1, max_retries=0)
-def run_cells(function: Callable[[Any, Any], Any], shared: Any, cells: Sequence[Any]) -> list[Ran]:
-    """One batch on a worker; `shared` comes from the object store, its arrays without a copy."""
-    return run_batch(function, shared, cells, ray.get_runtime_context().get_node_id()[:12])
+
+@ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")
+def run_cells(function: Callable[[Any, Any], Any], shared: Any, cells: Sequence[Any]) -> Iterator[list[Ran]]:
+    """One batch on a worker; `shared` comes from the object store, its arrays without a copy.
+
+    The first answer, with nothing in it, says that the batch has begun.
+    """
+    yield []
+    yield run_batch(function, shared, cells, ray.get_runtime_context().get_node_id()[:12])
 
 
 class RayCells:
@@ -28,24 +42,35 @@ class RayCells:
         self.function, self.deadline_s = function, deadline_s
 
     async def __call__(self, cells: Sequence[Any]) -> list[Ran]:
-        """One batch.
+        """One batch; waiting for a worker does not count.
+
+        Cells that Ray itself cannot bring back, such as results that cannot be pickled, end with that error.
 
         Raises:
             WorkerLost: its worker died, or it took longer than `deadline_s` a cell.
         """
         task = run_cells.options(name=f"cells x{len(cells)}")
-        reference: Any = task.remote(self.function, self.shared, list(cells))
+        answers: Any = task.remote(self.function, self.shared, list(cells))
         try:
+            await (await anext(answers))
             async with asyncio.timeout(self.deadline_s * len(cells)):
-                return await reference
+                ran: list[Ran] = await (await anext(answers))
+        except RayTaskError as problem:  # first: it is of the cause's class too
+            if isinstance(problem.cause, LOST):
+                raise WorkerLost(type(problem.cause).__name__) from problem
+            if len(cells) == 1:
+                return [Ran(None, "", "", 0.0, f"{type(problem.cause).__name__}: {problem.cause}")]
         except TimeoutError:
-            ray.cancel(reference, force=True)
-            raise WorkerLost(f"it took longer than {self.deadline_s:g} s") from None
-        except RayError as problem:
+            ray.cancel(answers, force=True)
+            raise WorkerLost(f"it took longer than {self.deadline_s * len(cells):g} s") from None
+        except LOST as problem:
             raise WorkerLost(type(problem).__name__) from problem
         except asyncio.CancelledError:
-            ray.cancel(reference, force=True)
+            ray.cancel(answers, force=True)
             raise
+        else:
+            return ran
+        return [(await self([cell]))[0] for cell in cells]  # so that only the guilty fail
 
 
 def cluster_cpus() -> int:

@@ -75,6 +75,8 @@ class Results:
 
         `again` leaves out rows that ended with an error, so that they are tried once more.
         """
+        for draft in self.folder.glob(".*.draft"):
+            draft.unlink(missing_ok=True)  # a killed process left it; whoever begins is the only writer
         parts = [table for table in (self.kept.table(), self.cells.table()) if table is not None]
         if not parts:
             return set()
@@ -128,7 +130,7 @@ class Results:
 
 def write_whole(table: pa.Table, path: Path) -> None:
     """Write a Parquet file so that it is there whole, and on disk, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     # Beside the folder: who reads the folder never meets half a file.
     draft = path.parent.with_name(f".{path.parent.name}-{uuid.uuid4().hex}.draft")
     try:
@@ -140,6 +142,14 @@ def write_whole(table: pa.Table, path: Path) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it; they are on disk when this returns."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
 
 
 def sync(folder: Path) -> None:

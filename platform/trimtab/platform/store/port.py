@@ -299,3 +299,7 @@ class SweepsPort:
     async def remove(self, uuid: str) -> None:
         """See `Sweeps.remove`."""
         await self._call("remove", (uuid,), {})
+
+    async def remove_orphans(self, known: Collection[str], before_s: float) -> int:
+        """See `Sweeps.remove_orphans`."""
+        return await self._call("remove_orphans", (known, before_s), {})

@@ -137,6 +137,24 @@ class Sweeps:
             self._cells.pop(uuid, None)
             Results(self._of(uuid)).remove()
 
+    def remove_orphans(self, known: Collection[str], before_s: float) -> int:
+        """Delete folders that a crash left: half removed ones, and those of no known sweep; how many.
+
+        Args:
+            known: uuids of sweeps.
+            before_s: seconds since 1970; what was touched later may be a sweep that is just being created.
+        """
+        gone = 0
+        with self._lock:
+            for folder in self._folder.iterdir():
+                half = folder.name.startswith(".removed-")
+                nobodys = UUID.fullmatch(folder.name) is not None and folder.name not in known
+                if folder.is_dir() and (half or (nobodys and folder.stat().st_mtime < before_s)):
+                    self._cells.pop(folder.name, None)
+                    Results(folder).remove()
+                    gone += 1
+        return gone
+
     def _of(self, uuid: str) -> Path:
         if not UUID.fullmatch(uuid):
             raise InvalidInput(f"{uuid} is no uuid of a what-if")

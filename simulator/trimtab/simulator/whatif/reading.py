@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -183,16 +183,17 @@ def _size(raw: Mapping[str, Any]) -> int:
     return size * min(max(seeds["count"], 1), 10**18) if _is_row(seeds) else size
 
 
-def _is_row(seeds: Any) -> bool:
+def _is_row(seeds: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(seeds, Mapping) and isinstance(seeds.get("count"), int)
 
 
 def _one_seed(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """A scenario whose row of seeds is cut to one; it stands for what is wrong with the rest."""
     axes = raw.get("axes")
-    if not isinstance(axes, Mapping) or not _is_row(axes.get("seeds")) or axes["seeds"]["count"] < 1:
+    seeds = axes.get("seeds") if isinstance(axes, Mapping) else None
+    if not isinstance(axes, Mapping) or not _is_row(seeds) or seeds["count"] < 1:
         return raw
-    return {**raw, "axes": {**axes, "seeds": {**axes["seeds"], "count": 1}}}
+    return {**raw, "axes": {**axes, "seeds": {**seeds, "count": 1}}}
 
 
 def _horizon_h(raw: Mapping[str, Any]) -> float:
