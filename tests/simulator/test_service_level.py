@@ -15,7 +15,7 @@ from trimtab.simulator.happenings import Happening, schedule
 from trimtab.simulator.memory_pressure import memory_pressure
 from trimtab.simulator.migration import Physics
 from trimtab.simulator.power import Power
-from trimtab.simulator.score import Blocks, LoadBlock, Window
+from trimtab.simulator.score import Blocks, LoadBlock, Window, score
 from trimtab.simulator.servers import Servers
 from trimtab.simulator.service_level import ServiceLevel, contention, down_seconds, fair_share, service_level
 from trimtab.simulator.world import World
@@ -139,6 +139,20 @@ def test_downtime_ends_when_the_guest_runs_again(small_model: Callable[..., Clus
     on_one = 500.0 * (back == 1)
     assert down_seconds(model, world.timeline(), 0.0, 1500.0) == pytest.approx(100 + 260 + 500 + on_one)
     assert down_seconds(model, world.timeline(), 150.0, 250.0) == pytest.approx(50 + 100)
+
+
+def test_means_of_hosts_are_not_time_over_time(small_model: Callable[..., ClusterModel]) -> None:
+    """The example of docs/scores.md: one host is full for 1 of its 2 active hours, one never in 10."""
+    model = small_model(2, [0, 1], [(8, 4_096, 20)] * 2)
+    world = _world(model)
+    schedule(world, [Happening(7200.0, "depart", 0)])
+    world.events.run_until(36_000.0)
+    load = np.full((120, 2), 10, np.float32)
+    load[:12, 0] = 100
+    window, power = Window(0, 36_000, 0, 0), Power.of(model.total[:, VCPU])
+    level = service_level(model, world.timeline(), _blocks(load), power, window)
+    assert level.otf == pytest.approx(1 / 4)
+    assert score(model, world.timeline(), _blocks(load), power, window).slatah == pytest.approx(1 / 12)
 
 
 def test_who_was_stopped_on_purpose_is_not_down(small_model: Callable[..., ClusterModel]) -> None:

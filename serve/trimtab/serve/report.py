@@ -23,7 +23,7 @@ FIGURES = (
     ("energy_kwh", "Energy over the horizon", "kWh", 1),
     ("overload_min_after", "Overload after the plan", "host-min", 1),
     ("overload_min_during", "Overload while it ran", "host-min", 1),
-    ("slatah", "SLATAH", "", 1),
+    ("slatah", "SLATAH, over all host time", "", 1),
     ("moves", "Migrations", "", 1),
     ("moved_gib", "Moved", "GiB", 1),
     ("duration_s", "Duration of the plan", "min", 60),
