@@ -82,7 +82,15 @@ def test_prints_one_column_a_policy_with_nobody_first(estate: Path) -> None:
     head = next(line for line in output.splitlines() if line.split() == ["nobody", "level"])
     assert "every 120 min" in output
     assert head.index("nobody") > 20  # beside the titles
-    for title in ("energy, kWh", "carbon, kg CO2e", "SLAV", "migrations", "moved, GiB", "time migrating, min"):
+    for title in (
+        "energy, kWh",
+        "carbon, kg CO2e",
+        "OTF, mean of hosts, %",
+        "SLAV",
+        "migrations",
+        "moved, GiB",
+        "time migrating, min",
+    ):
         assert title in output
     assert "2025-11-12 00:00 to 2025-11-13 00:00 (UTC): 12 hosts, 90 instances" in output
 

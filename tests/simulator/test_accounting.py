@@ -267,6 +267,8 @@ def test_service_level_is_what_the_slow_sums_say(small_model: Callable[..., Clus
     assert level.pdm == pytest.approx(pdm, rel=1e-6, abs=1e-9)
     assert level.slav == pytest.approx(otf * pdm, rel=1e-6, abs=1e-9)
     assert level.esv == pytest.approx(otf * pdm * exact.energy_kwh, rel=1e-6, abs=1e-9)
+    assert exact.pdm == pytest.approx(lost.sum() / asked.sum(), rel=1e-6, abs=1e-9)
+    assert exact.slatah == pytest.approx(full.sum() / active.sum(), rel=1e-6)
     assert level.overload_min == pytest.approx(exact.overload_min_during + exact.overload_min_after)
     assert level.down_min == pytest.approx(down.sum() / 60, abs=1e-6)
     assert level.memory_pressure_min == pytest.approx(pressed.sum() / 60, abs=1e-6)

@@ -6,6 +6,8 @@ the two hosts concerned.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -13,7 +15,7 @@ from numba import njit
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.simulator.power import CONSTANT, CUBIC, SQUARE, TABLE
 from trimtab.simulator.specpower import watts as table_watts
-from trimtab.simulator.timeline import BOOTING, HOST, INSTANCE, UP
+from trimtab.simulator.timeline import BOOTING, HOST, INSTANCE, UP, Move
 
 OVERLOADED = 0.9
 NEARLY = 1e-9  # a host at its limit up to rounding is at its limit
@@ -184,22 +186,29 @@ def lost_work(
     rows: npt.NDArray[np.int64],
     fallback: npt.NDArray[np.float32],
     vcpus: Floats,
-    instance: Ints,
-    begin: Floats,
-    end: Floats,
-    share: Floats,
-) -> float:
-    """CPU work lost in this block, vCPU seconds."""
-    lost = 0.0
-    for i in range(len(instance)):
-        v = instance[i]
-        first = max(int((begin[i] - start_s) // step_s), 0)
-        last = min(int((end[i] - start_s) // step_s) + 1, len(rows))
+    parts: Floats,
+    lost: Floats,
+) -> None:
+    """Add the CPU work that migrations took in this block, vCPU seconds, to `lost` [V]; parts as of `losses`."""
+    for i in range(len(parts)):
+        v, begin, end, share = int(parts[i, 0]), parts[i, 1], parts[i, 2], parts[i, 3]
+        first = max(int((begin - start_s) // step_s), 0)
+        last = min(int((end - start_s) // step_s) + 1, len(rows))
         for n in range(first, last):
-            overlap = min(end[i], start_s + (n + 1) * step_s) - max(begin[i], start_s + n * step_s)
+            overlap = min(end, start_s + (n + 1) * step_s) - max(begin, start_s + n * step_s)
             pct = cpu_pct[rows[n], v] if rows[n] >= 0 else fallback[v]
             if np.isnan(pct):
                 pct = fallback[v]
             if overlap > 0:
-                lost += overlap * share[i] * pct * vcpus[v] / 100.0
-    return lost
+                lost[v] += overlap * share * pct * vcpus[v] / 100.0
+
+
+def losses(moves: Iterable[Move], start_s: float, end_s: float) -> Floats:
+    """When migrations took CPU in [start, end): instance, from, until, share lost, [L, 4]."""
+    parts = [
+        (move.instance, max(since, start_s), min(until, end_s), share)
+        for move in moves
+        if move.running
+        for since, until, share in move.losses()
+    ]
+    return np.array([part for part in parts if part[1] < part[2]], np.float64).reshape(-1, 4)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from trimtab.platform.contracts import Score
 from trimtab.platform.model import VCPU, ClusterModel
-from trimtab.platform.model.compute import Floats, Ints
+from trimtab.platform.model.compute import Floats
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.rules import groups_broken, rulebook
 from trimtab.platform.rules.violations import excess
@@ -30,11 +30,12 @@ from trimtab.simulator.playback import (
     OVER_AFTER,
     OVER_DURING,
     PHASE,
+    losses,
     lost_work,
     play,
 )
 from trimtab.simulator.power import Power
-from trimtab.simulator.timeline import Move, Timeline
+from trimtab.simulator.timeline import Timeline
 
 
 class LoadBlock(NamedTuple):
@@ -189,7 +190,7 @@ def _sums(
     cursor = np.array([0, _phase_at(window)], np.int64)
     sums, after, whole = np.zeros(6), np.zeros(model.hosts), np.zeros(model.hosts)
     vcpus = model.demand[:, VCPU].copy()
-    windows, lost = _losses(timeline.moves, window), 0.0
+    parts, lost = losses(timeline.moves, window.start_s, window.end_s), np.zeros(model.instances)
     for given in blocks(window.start_s, window.end_s):
         block = given._replace(cpu_pct=as_shared(given.cpu_pct), fallback=as_shared(given.fallback))
         count = len(block.rows) if samples is not None else 0
@@ -223,10 +224,10 @@ def _sums(
             per_sample,
             joules,
         )
-        lost += lost_work(*block, vcpus, *windows)
+        lost_work(*block, vcpus, parts, lost)
         if samples is not None:
             samples.append(_Samples(block.start_s, block.step_s, per_sample, joules))
-    return sums, after, whole, lost
+    return sums, after, whole, float(lost.sum())
 
 
 def as_shared(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -256,16 +257,3 @@ def _changes(timeline: Timeline, window: Window) -> tuple[Floats, npt.NDArray[np
         np.array([row[0] for row in rows], np.float64),
         np.array([row[1:] for row in rows], np.int64).reshape(-1, 4),
     )
-
-
-def _losses(moves: tuple[Move, ...], window: Window) -> tuple[Ints, Floats, Floats, Floats]:
-    """Times in which migrations take CPU from an instance: rows, from, until, share lost; [L] each."""
-    parts = [
-        (m.instance, max(begin, window.start_s), min(end, window.end_s), share)
-        for m in moves
-        if m.running
-        for begin, end, share in m.losses()
-    ]
-    kept = [part for part in parts if part[1] < part[2]]
-    table = np.array(kept, np.float64).reshape(-1, 4)
-    return table[:, 0].astype(np.int32), table[:, 1].copy(), table[:, 2].copy(), table[:, 3].copy()

@@ -17,7 +17,7 @@ from numba import njit
 from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.simulator.memory_pressure import memory_pressure
-from trimtab.simulator.playback import NEARLY, OVERLOADED
+from trimtab.simulator.playback import NEARLY, OVERLOADED, losses, lost_work
 from trimtab.simulator.power import Power
 from trimtab.simulator.score import Blocks, Window, as_shared, score
 from trimtab.simulator.timeline import HOST, INSTANCE, UP, Timeline
@@ -141,13 +141,7 @@ def contention(model: ClusterModel, timeline: Timeline, blocks: Blocks, start_s:
     times = np.array([c.at for c in changes], np.float64)
     codes = np.array([(c.kind, c.row, c.to, int(c.flag)) for c in changes], np.int64).reshape(-1, 4)
     head, after, before = _chains(hosts, state.host_of, state.running)
-    parts = [
-        (move.instance, max(since, start_s), min(until, end_s), share)
-        for move in timeline.moves
-        if move.running
-        for since, until, share in move.losses()
-    ]
-    losses = np.array([part for part in parts if part[1] < part[2]], np.float64).reshape(-1, 4)
+    parts = losses(timeline.moves, start_s, end_s)
     of_hosts, of_instances = np.zeros((3, hosts)), np.zeros((3, model.instances))
     cursor = np.zeros(1, np.int64)
     for given in blocks(start_s, end_s):
@@ -170,7 +164,7 @@ def contention(model: ClusterModel, timeline: Timeline, blocks: Blocks, start_s:
             of_hosts,
             of_instances,
         )
-        _losses(*block, vcpus, losses, of_instances[2])
+        lost_work(*block, vcpus, parts, of_instances[2])
     return Contention(*of_hosts, *of_instances)
 
 
@@ -332,28 +326,3 @@ def _account(
         given = fair_share(asks[who], vcpus[who], capacity)
         for i in range(count):
             of_instances[1, who[i]] += dt * (asks[who[i]] - given[i])
-
-
-@njit(cache=True)
-def _losses(
-    start_s: float,
-    step_s: float,
-    cpu_pct: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
-    fallback: npt.NDArray[np.float32],
-    vcpus: Floats,
-    parts: Floats,
-    lost: Floats,
-) -> None:
-    """Add the CPU work that migrations took in this block, vCPU seconds, to `lost` [V]; parts as in `contention`."""
-    for i in range(len(parts)):
-        v, begin, end, share = int(parts[i, 0]), parts[i, 1], parts[i, 2], parts[i, 3]
-        first = max(int((begin - start_s) // step_s), 0)
-        last = min(int((end - start_s) // step_s) + 1, len(rows))
-        for n in range(first, last):
-            overlap = min(end, start_s + (n + 1) * step_s) - max(begin, start_s + n * step_s)
-            pct = cpu_pct[rows[n], v] if rows[n] >= 0 else fallback[v]
-            if np.isnan(pct):
-                pct = fallback[v]
-            if overlap > 0:
-                lost[v] += overlap * share * pct * vcpus[v] / 100.0
