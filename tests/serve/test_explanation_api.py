@@ -123,3 +123,7 @@ async def test_the_command_and_the_client_tell_the_same(listening_at_work: Any) 
     assert "and 1 more" not in await told("--most", str(len(whole["explanation"])))
     with Client(url) as client:
         assert await asyncio.to_thread(client.explanation, plan["uuid"]) == whole["explanation"]
+        weighed = await asyncio.to_thread(client.candidates, plan["audit_uuid"])
+        best = await asyncio.to_thread(client.candidate, plan["audit_uuid"], weighed[0]["number"])
+        assert len(best["steps"]) == weighed[0]["steps"]
+        assert "trimtab_" in await asyncio.to_thread(client.metrics)

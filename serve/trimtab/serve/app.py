@@ -179,7 +179,16 @@ async def root(base: Base) -> Body:
 @router.get("/v1", tags=["discovery"])
 async def v1(base: Base) -> Body:
     """The collections of the API."""
-    names = ("audit_templates", "audits", "actions", "action_plans", "goals", "strategies", "scoring_engines")
+    names = (
+        "audit_templates",
+        "audits",
+        "actions",
+        "action_plans",
+        "goals",
+        "strategies",
+        "scoring_engines",
+        "whatifs",
+    )
     return {
         "id": "v1",
         "media_types": [{"base": "application/json", "type": "application/vnd.openstack.watcher.v1+json"}],

@@ -81,6 +81,10 @@ class Client:
         """Everything an audit weighed, winner first."""
         return self.request("GET", f"/v1/audits/{audit}/candidates")["candidates"]
 
+    def candidate(self, audit: str, number: int) -> Body:
+        """One candidate with all its steps."""
+        return self.request("GET", f"/v1/audits/{audit}/candidates/{number}")
+
     def plan_of(self, audit_uuid: str) -> Body:
         """The newest plan of an audit, with all fields.
 
@@ -137,6 +141,11 @@ class Client:
     def cluster(self) -> Body:
         """Figures of the cluster as last collected."""
         return self.request("GET", "/v1/cluster")
+
+    def metrics(self) -> str:
+        """Prometheus metrics as text."""
+        content: bytes = self.request("GET", "/metrics")
+        return content.decode()
 
     def model_table(self, name: str) -> bytes:
         """One table of the cluster model (nodes, instances, server_groups) as Parquet."""
