@@ -287,6 +287,10 @@ def test_updates_refuse_unknown_fields_taken_names_and_history(store: Store) -> 
         store.update(Audit, audit.uuid, {"name": "B"})
     assert store.update(Audit, other.uuid, {"name": "B"}).name == "B", "one's own name in another case is free"
     store.transition(Audit, audit.uuid, "run")
+    assert store.update(Audit, other.uuid, {"hostname": "e"}, state="PENDING").hostname == "e"
+    with pytest.raises(Conflict, match=f"audit {other.uuid} is PENDING, no longer ONGOING"):
+        store.update(Audit, other.uuid, {"hostname": "late"}, state="ONGOING")
+    assert store.get(Audit, other.uuid).hostname == "e"
     with pytest.raises(InvalidInput, match="history"):
         store.update(Event, store.events()[0].uuid, {"message": "never happened"})
 

@@ -277,7 +277,16 @@ def test_complaints_name_the_option_and_the_remedy(estate: Path, tmp_path: Path)
     )
     assert "'noon' is no time" in refused(*given(estate), "--from", "noon")
     assert "leave one out" in refused(*given(estate), "--from", "2025-11-11", "--to", "2025-11-12", "--days", "1")
+    for wrong in ("nan", "inf", "-inf", "1e300", "-1", "3000-01-01"):
+        for option in ("--from", "--to"):
+            assert f"{option}: {wrong!r} is not in the years 1970 to 2999" in refused(
+                *given(estate), f"{option}={wrong}"
+            )
+    for days in ("inf", "1e9"):
+        assert "days cannot be played: give at most 3,660" in refused(*given(estate), "--days", days)
+    assert "is not after --from" in refused(*given(estate), "--from", "2025-11-12", "--to", "2025-11-11")
     assert "write one number" in refused(*given(estate), "--carbon", "green")
+    assert "g/kWh are numbers, zero or more" in refused(*given(estate), "--carbon", "nan")
     assert "power model 'magic' does not exist" in refused(*given(estate), "--power", "magic")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
@@ -288,6 +297,20 @@ def test_complaints_name_the_option_and_the_remedy(estate: Path, tmp_path: Path)
     assert "cannot be read as YAML" in refused(*given(estate), "--policies", broken)
     broken.write_text("[]")
     assert "give a list of policies" in refused(*given(estate), "--policies", broken)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics", "m", "--power", "magic"], "power model 'magic'"),
+        (["--metrics", "m", "--carbon", "green"], "write one number"),
+        (["--metrics", "m", "--from", "0", "--to", "1000", "--days", "1"], "leave one out"),
+        (["--metrics", "m", "--days", "inf"], "cannot be played"),
+        ([], "give --metrics"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_read(options: list[str], message: str) -> None:
+    assert message in refused("--snapshot", "nowhere", *options)
 
 
 def test_times_are_read_as_utc_unless_they_say_otherwise() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from trimtab.platform.records import WhatIf
 from trimtab.serve import whatif_engine
+from trimtab.serve.client import Client
 from trimtab.serve.whatif_command import here
 from trimtab.simulator.truth import CloudSpec
 from trimtab.simulator.whatif import rows
@@ -233,6 +234,15 @@ async def test_asking_again_with_the_same_key_makes_one_sweep(idle: Any) -> None
     again = (await idle.http.post("/v1/whatifs", json=SMALL, headers=headers)).json()
     assert first["uuid"] == again["uuid"]
     assert len((await idle.get("/v1/whatifs"))["whatifs"]) == 1
+
+
+async def test_the_client_asks_again_with_a_key_without_making_two(listening_at_work: Any) -> None:
+    working, url = listening_at_work
+    with Client(url) as client:
+        made = [await asyncio.to_thread(client.create_whatif, SMALL, key="mine") for _ in range(2)]
+        other = await asyncio.to_thread(client.create, "whatifs", SMALL)
+    assert made[0]["uuid"] == made[1]["uuid"] != other["uuid"]
+    assert len((await working.get("/v1/whatifs"))["whatifs"]) == 2
 
 
 async def test_an_interrupted_sweep_goes_on_from_its_parts_with_the_same_model(

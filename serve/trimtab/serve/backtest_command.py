@@ -87,7 +87,7 @@ def backtest(
     carbon: Annotated[
         str | None, typer.Option(help="Carbon intensity, g/kWh: one number, or one for each hour from midnight UTC.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="New folder for Parquet files (policies, series, migrations) and the report.")
     ] = None,
@@ -107,8 +107,11 @@ def backtest(
         raise Conflict(f"{out} exists already: choose another folder or remove it")
     wanted = policies_of(policy or (), policies)
     times = [loads.time_of(text, what) if text else None for text, what in ((start, "--from"), (end, "--to"))]
+    loads.check_span(times[0], times[1], days)
+    _one_of(snapshot, url, "give --snapshot (a folder) or --url (a running Trimtab), one of them")
+    _one_of(metrics, trace, "give --metrics (a folder) or --trace (a file), one of them")
+    settings = _settings(power, carbon, seed)
     model = _model(snapshot, url)
-    settings = _settings(model, power, carbon, seed)
     recorded = _recorded(model, metrics, trace, (times[0], times[1], days), seed)
     with errors.status("reading…") as status:
         done = run(
@@ -136,11 +139,14 @@ def backtest(
             console.print(f"written: {place}", highlight=False)
 
 
+def _one_of(one: object, other: object, otherwise: str) -> None:
+    if (one is None) == (other is None):
+        raise InvalidInput(otherwise)
+
+
 def _model(snapshot: Path | None, url: str | None) -> ClusterModel:
     from trimtab.platform.model import read_model
 
-    if (snapshot is None) == (url is None):
-        raise InvalidInput("give --snapshot (a folder) or --url (a running Trimtab), one of them")
     if snapshot is not None:
         return read_model(snapshot)
     from trimtab.serve.client import Client
@@ -160,15 +166,13 @@ def _recorded(
 ) -> Recorded:
     from trimtab.serve import backtest_load as loads
 
-    if (metrics is None) == (trace is None):
-        raise InvalidInput("give --metrics (a folder) or --trace (a file), one of them")
     if metrics is not None:
         return loads.from_metrics(model, metrics, *span)
     assert trace is not None  # noqa: S101 (one of the two is given)
     return loads.from_trace(model, trace, *span, seed=seed)
 
 
-def _settings(model: ClusterModel, power: str, carbon: str | None, seed: int) -> Callable[[Case, Recorded], Case]:
+def _settings(power: str, carbon: str | None, seed: int) -> Callable[[Case, Recorded], Case]:
     """What all runs share beside model and load; wrong options are refused before anything is read."""
     from dataclasses import replace
 
@@ -178,8 +182,7 @@ def _settings(model: ClusterModel, power: str, carbon: str | None, seed: int) ->
     from trimtab.simulator.carbon import Intensity
     from trimtab.simulator.power import Power
 
-    vcpus = model.total[:, VCPU]
-    curve = Power.of(vcpus) if power == "linear" else Power.named(power, vcpus)
+    Power.named(power, np.ones(1))  # refuses a curve that is not there
     intensity = None
     if carbon is not None:
         try:
@@ -189,6 +192,8 @@ def _settings(model: ClusterModel, power: str, carbon: str | None, seed: int) ->
         intensity = Intensity(0.0, 3600.0, np.array(hourly))
 
     def settings(case: Case, recorded: Recorded) -> Case:
+        vcpus = case.model.total[:, VCPU]
+        curve = Power.of(vcpus) if power == "linear" else Power.named(power, vcpus)
         return replace(case, power=curve, intensity=intensity, seed=seed, used_memory_mb=recorded.used_memory_mb)
 
     return settings

@@ -24,6 +24,8 @@ from trimtab.simulator.traces.read import read_trace
 from trimtab.simulator.traces.trace import Trace, to_days
 
 DAY_S = 86_400.0
+MOST_DAYS = 3_660
+LATEST_S = 32_503_680_000.0  # the year 3000
 CPU, RAM = "instance_cpu_usage", "instance_ram_usage"
 
 
@@ -45,25 +47,40 @@ def time_of(text: str, what: str) -> float:
     """A time as people write it (2026-11-15, 2026-11-15T06:00, UTC unless it says otherwise) or seconds since 1970.
 
     Raises:
-        InvalidInput: it is none; `what` names the option.
+        InvalidInput: it is none, or not of the years 1970 to 2999; `what` names the option.
     """
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{what}: {text!r} is no time: write 2026-11-15 or 2026-11-15T06:00 (UTC)") from None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise InvalidInput(f"{what}: {text!r} is no time: write 2026-11-15 or 2026-11-15T06:00 (UTC)") from None
+        seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    if not 0 <= seconds < LATEST_S:  # NaN is not either
+        raise InvalidInput(f"{what}: {text!r} is not in the years 1970 to 2999: write a time such as 2026-11-15T06:00")
+    return seconds
+
+
+def check_span(start_s: float | None, end_s: float | None, days: float | None) -> None:
+    """What can be said of the time to be played before a record is read.
+
+    Raises:
+        InvalidInput: it is said three times, ends before it begins, or its days are no length that can be played.
+    """
+    if days is not None and not 0 < days <= MOST_DAYS:
+        raise InvalidInput(f"--days: {days:g} days cannot be played: give at most {MOST_DAYS:,}")
+    if start_s is not None and days is not None and end_s is not None:
+        raise InvalidInput("--from, --to and --days together say too much: leave one out")
+    if start_s is not None and end_s is not None and end_s <= start_s:
+        raise InvalidInput(f"--to: {when(end_s)} is not after --from, {when(start_s)} (UTC): give a later time")
 
 
 def _span(
     first_s: float, last_s: float, start_s: float | None, end_s: float | None, days: float | None
 ) -> tuple[float, float]:
     """The time to be played, in whole samples, of a record [first, last)."""
-    if start_s is not None and days is not None and end_s is not None:
-        raise InvalidInput("--from, --to and --days together say too much: leave one out")
+    check_span(start_s, end_s, days)
     if start_s is not None and days is not None:
         end_s = start_s + days * DAY_S
     end = last_s if end_s is None else np.floor(end_s / SAMPLE_S) * SAMPLE_S

@@ -99,27 +99,30 @@ async def _unless_cancelled(parts: Parts, record: WhatIf, epoch: int) -> None:
     watch = asyncio.create_task(_cancelled(parts, record.uuid))
     try:
         await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
+        if work.done() and not isinstance(work.exception(), Conflict):
             work.result()
             return
     finally:
         await cancelled([work, watch])
-    watch.result()
+    if (await parts.store.get(WhatIf, record.uuid)).state != WhatIfState.CANCELLED:
+        if not work.cancelled():
+            work.result()
+        return
     # A batch may have been on its way into the files: the record says what is kept.
     done, failed = await parts.files.counts(record.uuid)
-    changes = {"cells_done": done, "cells_failed": failed, "seconds_left": None}
+    changes = {"cells_done": done, "cells_failed": failed}
     await parts.store.update(WhatIf, record.uuid, changes, epoch=epoch)
 
 
 async def _cancelled(parts: Parts, uuid: str) -> None:
-    """Returns when a sweep is no longer to be run.
+    """Returns when a sweep was cancelled.
 
     Raises:
         NotFound: it was removed.
     """
     while True:
         try:
-            if (await parts.store.get(WhatIf, uuid)).state != WhatIfState.ONGOING:
+            if (await parts.store.get(WhatIf, uuid)).state == WhatIfState.CANCELLED:
                 return
         except NotFound:
             raise
@@ -135,7 +138,7 @@ async def _work(parts: Parts, record: WhatIf, epoch: int) -> None:
         async for progress in steps:
             done, failed = progress.done, progress.failed
             changes = {"cells_done": done, "cells_failed": failed, "seconds_left": progress.seconds_left}
-            await parts.store.update(WhatIf, record.uuid, changes, epoch=epoch)
+            await parts.store.update(WhatIf, record.uuid, changes, epoch=epoch, state=WhatIfState.ONGOING)
     if progress is not None and progress.failed == progress.total:
         rows = await parts.files.table(record.uuid)
         why = rows["error"][0].as_py() if rows is not None else ""

@@ -138,9 +138,17 @@ class StorePort:
         """See `Store.create_many`."""
         return await self._call("create_many", (records,), {})
 
-    async def update(self, kind: type[R], uuid: str, changes: Mapping[str, Any], *, epoch: int | None = None) -> R:
+    async def update(
+        self,
+        kind: type[R],
+        uuid: str,
+        changes: Mapping[str, Any],
+        *,
+        epoch: int | None = None,
+        state: str | None = None,
+    ) -> R:
         """See `Store.update`."""
-        return await self._call("update", (kind, uuid, changes), {"epoch": epoch})
+        return await self._call("update", (kind, uuid, changes), {"epoch": epoch, "state": state})
 
     async def transition(
         self,

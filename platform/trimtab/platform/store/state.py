@@ -159,15 +159,29 @@ class Store:
         with self._transaction() as tx:
             return tx.insert(records)
 
-    def update(self, kind: type[R], uuid: str, changes: Mapping[str, Any], *, epoch: int | None = None) -> R:
+    def update(
+        self,
+        kind: type[R],
+        uuid: str,
+        changes: Mapping[str, Any],
+        *,
+        epoch: int | None = None,
+        state: str | None = None,
+    ) -> R:
         """Change fields of a record that the store does not guard (states change by `transition`).
 
+        `state`: only as long as it is in this state.
+
         Raises:
-            InvalidInput: no such field, or a guarded one. Conflict: the epoch has moved on, or the new name is taken.
+            InvalidInput: no such field, or a guarded one. Conflict: the epoch or the state has moved on, or the new
+                name is taken.
         """
         with self._transaction() as tx:
             record = tx.live(kind, uuid)
             _fence(tx, record, epoch)
+            now = getattr(record, "state", None)
+            if state is not None and now != state:
+                raise Conflict(f"{kind.kind} {uuid} is {now}, no longer {state}")
             return tx.change(record, _allowed(kind, changes))
 
     def transition(
