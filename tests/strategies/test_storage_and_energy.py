@@ -464,17 +464,30 @@ def test_two_free_hosts_that_are_on_give_one_off_as_in_watchers_scenario(scenari
     assert powers(propose(SavingEnergy(), Snapshot(model, 0.0, baremetal=off))) == [("m0", "on")]
 
 
-def test_what_we_disabled_is_enabled_when_it_is_on_again(scenarios: ModuleType) -> None:
-    columns = {"status": ["disabled", "disabled"], "disabled_reason": ["watcher_disabled", "broken fan"]}
+@pytest.mark.parametrize("reason", ["watcher_disabled", "Watcher node resource consolidation strategy"])
+def test_what_a_consolidation_disabled_is_enabled_when_it_is_on_again(scenarios: ModuleType, reason: str) -> None:
+    columns = {"status": ["disabled", "disabled"], "disabled_reason": [reason, "broken fan"]}
     model = scenarios.cluster([(40, 250, 132)] * 2, [], host_columns={**columns, "state": ["down", "down"]})
     off = metal(("hostname_0", "off"), ("hostname_1", "off"))
     (candidate,) = propose(SavingEnergy(), Snapshot(model, 0.0, baremetal=off), min_free_hosts_num=2)
     words = [(step.action_type, step.parameters["state"], step.host) for step in acts(candidate)]
-    assert words == [
-        ("change_node_power_state", "on", 0),
-        ("change_nova_service_state", "enabled", 0),
-        ("change_node_power_state", "on", 1),
-    ]
+    assert words == [("change_node_power_state", "on", 0), ("change_nova_service_state", "enabled", 0)]
+    assert "2 free hosts are wanted and only 1 can be on" in candidate.notes
+
+
+def test_a_host_in_maintenance_is_not_switched_off_and_a_closed_one_is_no_reserve(scenarios: ModuleType) -> None:
+    columns = {
+        "status": ["disabled", "disabled", "enabled", "disabled"],
+        "disabled_reason": ["watcher_maintaining", "broken fan", "", "watcher_disabled"],
+    }
+    model = scenarios.cluster([(40, 250, 132)] * 4, [], host_columns=columns)
+    nodes_ = metal(*((f"hostname_{n}", "on") for n in range(4)))
+    (candidate,) = propose(SavingEnergy(), Snapshot(model, 0.0, baremetal=nodes_), min_free_hosts_num=0)
+    assert {step.host for step in acts(candidate)} == {2, 3}
+    assert any(note.startswith("2 hosts are disabled for a reason of somebody else") for note in candidate.notes)
+    (opened,) = propose(SavingEnergy(), Snapshot(model, 0.0, baremetal=nodes_), min_free_hosts_num=2)
+    words = [(step.action_type, step.parameters["state"], step.host) for step in acts(opened)]
+    assert words == [("change_nova_service_state", "enabled", 3)]
 
 
 def test_maintenance_odd_power_and_ill_hosts_are_left_alone_and_named(scenarios: ModuleType) -> None:

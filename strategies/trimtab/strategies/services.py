@@ -6,6 +6,10 @@ from trimtab.platform.model import ClusterModel
 from trimtab.platform.proposal import Act
 
 REASON = "watcher_disabled"
+CONSOLIDATED = "Watcher node resource consolidation strategy"
+OURS = frozenset(
+    {REASON, CONSOLIDATED}
+)  # reasons of hosts that were emptied to save them; others mean somebody works there
 
 
 def switch(model: ClusterModel, host: int, *, enabled: bool, reason: str = REASON) -> Act:

@@ -22,9 +22,7 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, note
 from trimtab.strategies.releasing import release
-from trimtab.strategies.services import switch
-
-REASON = "Watcher node resource consolidation strategy"
+from trimtab.strategies.services import CONSOLIDATED, switch
 
 
 class Parameters(BaseModel):
@@ -85,7 +83,7 @@ class NodeResourceConsolidation:
         leaving = emptied[model.enabled[emptied]]
         steps: list[Step] = []
         if auto:
-            steps += [switch(model, int(host), enabled=False, reason=REASON) for host in (*idle, *leaving)]
+            steps += [switch(model, int(host), enabled=False, reason=CONSOLIDATED) for host in (*idle, *leaving)]
         live = MIGRATES_LIVE[model.state[moves[:, 0]]]
         steps += [
             Migrate(instance, -1 if auto else host, runs)

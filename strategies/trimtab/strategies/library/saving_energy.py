@@ -5,10 +5,11 @@ instance are in use; the others are free, and on or off. As many free ones as ne
 
     needed = floor(max(in use * free_used_percent / 100, min_free_hosts_num)),
 
-and the rest is switched off, or missing ones are switched on. Which ones is the same in every run: off go the disabled
-first, then the largest (they draw most); on come the largest first. A host is disabled before it is switched off, so
-that nothing is placed on it meanwhile, and what Watcher or Trimtab disabled is enabled when it is on again. Nodes in
-maintenance, and hosts that are down although their node is on, are left alone and named.
+and the rest is switched off, or missing ones are switched on. Only a host that may take instances in is ready. Which
+ones is the same in every run: off go the disabled first, then the largest (they draw most); on come the largest
+first. A host is disabled before it is switched off, so that nothing is placed on it meanwhile, and one that a
+consolidation disabled is enabled when it is on again. Hosts that somebody disabled for another reason, nodes in
+maintenance, and hosts that are down although their node is on are left alone and named.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from trimtab.platform.proposal import Act, Candidate, Step
 from trimtab.platform.schema import without
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.loads import note
-from trimtab.strategies.services import REASON, switch
+from trimtab.strategies.services import OURS, switch
 
 
 class Parameters(BaseModel):
@@ -77,26 +78,32 @@ class SavingEnergy:
         held = np.append(np.bincount(model.host_of[model.host_of >= 0], minlength=model.hosts), 0)[host]
         up = np.append(model.up, False)[host]
         ill = carries & (metal.power == ON) & ~up
-        left_alone = carries & (metal.maintenance | (metal.power == UNKNOWN) | ill)
+        enabled = np.append(model.enabled, False)[host]
+        emptied = np.append([model.disabled_reason[row] in OURS for row in range(model.hosts)], False)[host]
+        held_back = carries & ~enabled & ~emptied
+        left_alone = carries & (metal.maintenance | (metal.power == UNKNOWN) | ill | held_back)
         counted = carries & ~left_alone
-        in_use = counted & (held > 0)
+        in_use = carries & (held > 0)
         free_on = np.flatnonzero(counted & (held == 0) & (metal.power == ON))
         free_off = np.flatnonzero(counted & (held == 0) & (metal.power == OFF))
         wanted = int(max(in_use.sum() * parameters.free_used_percent / 100, parameters.min_free_hosts_num))
         size = np.append(model.total[:, VCPU], 0.0)[host]
-        enabled = np.append(model.enabled, False)[host]
-        off = free_on[np.lexsort((free_on, -size[free_on], enabled[free_on]))][: max(len(free_on) - wanted, 0)]
+        order = np.lexsort((free_on, -size[free_on], enabled[free_on]))
+        off = free_on[order][: max(len(free_on) - wanted, 0)]
+        back = np.sort(free_on[order][len(off) :][~enabled[free_on[order][len(off) :]]])  # on, but closed: opened
         on = free_off[np.lexsort((free_off, -size[free_off], ~enabled[free_off]))][: max(wanted - len(free_on), 0)]
         notes = [
             *note(ill, metal.hostnames, "{count} hosts are down although their metal node is on"),
+            *note(held_back & ~ill, metal.hostnames, "{count} hosts are disabled for a reason of somebody else"),
             *note(carries & metal.maintenance, metal.hostnames, "{count} metal nodes are in maintenance"),
             *note(carries & (metal.power == UNKNOWN), metal.hostnames, "{count} metal nodes are neither on nor off"),
         ]
         if wanted > len(free_on) + len(on):
             notes.append(f"{wanted} free hosts are wanted and only {len(free_on) + len(on)} can be on")
-        if not len(off) and not len(on):
+        if not len(off) and not len(on) and not len(back):
             return ()
-        steps = [step for row in off for step in _off(model, metal, int(row), host)]
+        steps: list[Step] = [switch(model, int(host[row]), enabled=True) for row in back]
+        steps += [step for row in off for step in _off(model, metal, int(row), host)]
         steps += [step for row in on for step in _on(model, metal, int(row), host)]
         return (
             Candidate(
@@ -122,5 +129,4 @@ def _off(model: ClusterModel, metal: BaremetalModel, row: int, hosts: Ints) -> l
 def _on(model: ClusterModel, metal: BaremetalModel, row: int, hosts: Ints) -> list[Step]:
     host = int(hosts[row])
     power = _power(model, metal, row, host, "on")
-    ours = not model.enabled[host] and model.disabled_reason[host] == REASON
-    return [power, switch(model, host, enabled=True)] if ours else [power]
+    return [power] if model.enabled[host] else [power, switch(model, host, enabled=True)]
