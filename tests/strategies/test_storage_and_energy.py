@@ -382,7 +382,7 @@ def test_what_nobody_can_move_is_counted_and_excluded_instances_are_left_alone(s
     (candidate,) = propose(ZoneMigration(), Snapshot(model, 0.0), compute_nodes=nodes(("h0", "h1")))
     assert shown(candidate, model) == ["live 3>1"]
     assert "1 instances are in a state in which nothing can be migrated" in candidate.notes
-    assert "1 instances are locked" in candidate.notes
+    assert "1 instances are locked or bound to their host" in candidate.notes
 
 
 def test_unknown_names_are_said_and_empty_wishes_give_nothing(compute: ClusterModel) -> None:
@@ -407,6 +407,53 @@ def test_unknown_names_are_said_and_empty_wishes_give_nothing(compute: ClusterMo
 def test_wrong_wishes_are_refused_with_their_path(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidInput, match=complaint):
         read_parameters(ZoneMigration(), given)
+
+
+def test_volumes_that_cannot_move_are_named_and_take_no_place_under_the_caps(compute: ClusterModel) -> None:
+    storage = pools_and_volumes(*((f"v{n}", "src1", "type1") for n in range(5)))
+    odd = pa.array(["error", "available", "available", "available", "available"])
+    tables = list(storage.to_arrow())
+    at = tables[3].column_names.index("status")
+    tables[3] = tables[3].set_column(at, "status", odd)
+    at = tables[3].column_names.index("snapshots")
+    tables[3] = tables[3].set_column(at, "snapshots", pa.array([0.0, 2.0, 0.0, 0.0, 0.0]))
+    busy = StorageModel.from_arrow(*tables)
+    (candidate,) = propose(ZoneMigration(), Snapshot(compute, 0.0, storage=busy), storage_pools=[A])
+    assert shown(candidate, compute) == ["migrate v2>dst1", "migrate v3>dst1"]
+    assert "2 volumes are busy, broken or have snapshots" in candidate.notes
+    nowhere = [{"src_pool": "src1", "dst_pool": "atlantis"}]
+    assert propose(ZoneMigration(), Snapshot(compute, 0.0, storage=storage), storage_pools=nowhere) == ()
+    unknown = [{"src_pool": "src1", "dst_type": "tin"}]
+    assert propose(ZoneMigration(), Snapshot(compute, 0.0, storage=storage), storage_pools=unknown) == ()
+
+
+def test_a_volume_goes_only_to_pools_that_its_type_allows(compute: ClusterModel) -> None:
+    storage = d9()
+    given = {"storage_pools": [{"src_pool": "host1@IPSAN-1#pool2", "dst_pool": "host1@IPSAN-1#pool1"}]}
+    (candidate,) = propose(ZoneMigration(), Snapshot(compute, 0.0, storage=storage), **given)
+    assert shown(candidate, compute) == ["migrate v2>host1@IPSAN-1#pool1"]
+    assert "2 volumes stay: their type does not allow pool host1@IPSAN-1#pool1" in candidate.notes
+    retype = {"storage_pools": [{"src_pool": "host1@IPSAN-1#pool2", "src_type": "type2", "dst_type": "type1"}]}
+    (other,) = propose(ZoneMigration(), Snapshot(compute, 0.0, storage=storage), **retype)
+    assert shown(other, compute) == ["retype v1>type1", "retype v3>type1"]
+
+
+def test_nobody_migrates_off_a_host_that_is_down_or_again_after_a_failure(scenarios: ModuleType) -> None:
+    model = scenarios.cluster(
+        [(40, 250, 132)] * 3, [(0, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1)], host_columns={"state": ["down", "up", "up"]}
+    )
+    given = {"compute_nodes": nodes(("h0", "h2"), ("h1", "h2"))}
+    (candidate,) = propose(ZoneMigration(), Snapshot(model, 0.0, failed_before=(1,)), **given)
+    assert shown(candidate, model) == ["live 2>2"]
+    assert any("hosts that are down" in note for note in candidate.notes)
+    assert any("failed to move before" in note for note in candidate.notes)
+
+
+def test_no_pool_is_excluded_where_nobody_wants_that(compute: ClusterModel) -> None:
+    storage = d9(free_gb=[60.0, 60.0, 20.0], pool=["host1@local#local_vstorage"] * 5, type=[""] * 5)
+    assert propose(StorageCapacityBalance(), Snapshot(compute, 0.0, storage=storage)) == ()
+    (candidate,) = propose(StorageCapacityBalance(), Snapshot(compute, 0.0, storage=storage), excluded_pools=[])
+    assert candidate.steps
 
 
 # -- saving_energy ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ without a known capacity are left alone; pools without a limit receive.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,9 +25,7 @@ from trimtab.platform.proposal import Act, Candidate
 from trimtab.platform.schema import without
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.loads import note
-
-MOVABLE_STATUS = ("available", "in-use")
-MOVABLE_MIGRATION = ("", "success")
+from trimtab.strategies.volumes import allows, is_one_of, movable, specs_of
 
 
 class Parameters(BaseModel):
@@ -109,13 +106,14 @@ class StorageCapacityBalance:
                 "storage_capacity_balance needs a storage model and this cloud has none: configure Cinder"
             )
         threshold = parameters.volume_threshold / 100
-        excluded = _named(storage, parameters.excluded_pools or ["local_vstorage"])
+        left_out = ["local_vstorage"] if parameters.excluded_pools is None else parameters.excluded_pools
+        excluded = _named(storage, left_out)
         total, free = storage.total_gb, storage.free_gb
         known = np.isfinite(total) & np.isfinite(free) & (total > 0)
         unlimited = np.isinf(total)
         full = np.zeros(storage.pools, bool)
         full[known] = total[known] - free[known] >= threshold * total[known]
-        over = full & ~excluded
+        over = full & ~excluded & storage.usable
         pools = _Pools(
             storage,
             threshold,
@@ -124,19 +122,18 @@ class StorageCapacityBalance:
             storage.allocated_gb.copy(),
         )
         notes = note(~known & ~unlimited & ~excluded, storage.pool_names, "{count} pools have no known capacity")
+        notes += note(
+            full & ~excluded & ~storage.usable,
+            storage.pool_names,
+            "{count} full pools are on nodes that are down or off",
+        )
         if not over.any() or not pools.open.any():
             return ()
-        movable = (
-            (storage.pool_of >= 0)
-            & ~storage.excluded
-            & (storage.snapshots == 0)
-            & _is_one_of(storage.status, MOVABLE_STATUS)
-            & _is_one_of(storage.migration_status, MOVABLE_MIGRATION)
-        )
+        idle = movable(storage)
         before = _deviation(storage, known, free)
         steps: list[Act] = []
         for source in np.flatnonzero(over):
-            steps += self._relieve(pools, int(source), np.flatnonzero(movable & (storage.pool_of == source)))
+            steps += self._relieve(pools, int(source), np.flatnonzero(idle & (storage.pool_of == source)))
             if pools.used(int(source)) >= threshold * total[source]:
                 share = pools.used(int(source)) / total[source]
                 notes.append(
@@ -164,7 +161,7 @@ class StorageCapacityBalance:
         target = pools.threshold * float(storage.total_gb[source])
         retypes: list[Act] = []
         migrations: list[Act] = []
-        attached = _is_one_of(storage.status, ("in-use",))[volumes]
+        attached = is_one_of(storage.status, ("in-use",))[volumes]
         bootable = storage.bootable[volumes]
         for wave in (~attached, attached & ~bootable, attached & bootable):
             rows = volumes[wave]
@@ -191,31 +188,21 @@ class StorageCapacityBalance:
         storage = pools.model
         own = int(storage.type_of[volume])
         receivers = pools.receivers(float(storage.size_gb[volume]), source)
-        backend = storage.type_backend[own] if own >= 0 else ""
         for pool in receivers.tolist():
-            if own < 0 or not backend or storage.pool_backend[pool] == backend:
+            if allows(storage, own, pool):
                 return pool, -1
         for pool in receivers.tolist() if own >= 0 else ():
             for kind in range(len(storage.type_names)):
-                same = _specs(storage, kind) == _specs(storage, own)
+                same = specs_of(storage, kind) == specs_of(storage, own)
                 if kind != own and same and storage.type_backend[kind] == storage.pool_backend[pool] != "":
                     return pool, kind
         return None
-
-
-def _specs(storage: StorageModel, kind: int) -> dict[str, Any]:
-    return dict(json.loads(storage.type_extra_specs[kind] or "{}"))
 
 
 def _named(storage: StorageModel, names: Sequence[str]) -> Bools:
     wanted = set(names)
     pools = storage.pool_names.to_pylist()
     return np.array([name in wanted or name.rpartition("#")[2] in wanted for name in pools], bool).reshape(-1)
-
-
-def _is_one_of(column: Any, words: Sequence[str]) -> Bools:
-    allowed = np.array([*(name in words for name in column.names), "" in words], bool)
-    return allowed[column.codes]
 
 
 def _deviation(storage: StorageModel, known: Bools, free: Floats) -> float:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -34,6 +35,7 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.given import DONE, REASONS, follow
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE
+from trimtab.strategies.volumes import allows, movable
 
 Rows = npt.NDArray[np.intp]
 
@@ -157,7 +159,7 @@ class ZoneMigration:
                 "zone_migration: storage_pools are given but this cloud has no storage model: "
                 "leave them out or configure Cinder"
             )
-        work = _Work(snapshot.model, snapshot.storage, parameters)
+        work = _Work(snapshot.model, snapshot.storage, parameters, snapshot.failed_before)
         work.plan()
         if not work.steps:
             return ()
@@ -174,14 +176,20 @@ class ZoneMigration:
 class _Work:
     """One plan while it is made."""
 
-    def __init__(self, model: ClusterModel, storage: StorageModel | None, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        model: ClusterModel,
+        storage: StorageModel | None,
+        parameters: Parameters,
+        failed_before: Sequence[int],
+    ) -> None:
         self.model, self.storage, self.parameters = model, storage, parameters
         self.steps: list[Step] = []
         self.left: Counter[str] = Counter()  # why something stays -> how many
         self.unknown: list[str] = []
         self.instances = self._instances()
         self.volumes = self._volumes()
-        self._placed: set[int] = set()
+        self._failed = frozenset(failed_before)
         self._considered: set[int] = set()
         self._at_node: Counter[int] = Counter()
         self._at_pool: Counter[int] = Counter()
@@ -191,6 +199,9 @@ class _Work:
         self._used = used_of(self._field, self._host_of)
         self._destination_of = self._destinations()
         self._free = storage.free_gb.copy() if storage is not None else np.empty(0)
+        self._idle = movable(storage) if storage is not None else np.empty(0, bool)
+        self._pool_rows = _rows_of(storage.pool_names if storage is not None else None)
+        self._type_rows = _rows_of(storage.type_names if storage is not None else None)
 
     # -- what is to be moved -----------------------------------------------------------------------------------------
 
@@ -302,7 +313,13 @@ class _Work:
             self.left["instances are in a state in which nothing can be migrated"] += 1
             return
         if not self.model.movable[row]:
-            self.left["instances are locked"] += 1
+            self.left["instances are locked or bound to their host"] += 1
+            return
+        if not self.model.up[source]:
+            self.left["instances are on hosts that are down: start them elsewhere by evacuation"] += 1
+            return
+        if row in self._failed:
+            self.left["instances failed to move before"] += 1
             return
         destination = self._destination_of.get(source, -1)
         if destination == -2:
@@ -315,7 +332,6 @@ class _Work:
                 self.left[f"instances stay: {REASONS[outcome]}"] += 1
                 return
         self.steps.append(Migrate(row, destination, live))
-        self._placed.add(row)
         self._at_node[source] += 1
         self._planned["live" if live else "cold"] += 1
 
@@ -327,6 +343,9 @@ class _Work:
         if not self.parameters.complete and self._at_pool[source] >= self.parameters.parallel_per_pool:
             return False
         self._considered.add(~row)
+        if not self._idle[row]:
+            self.left["volumes are busy, broken or have snapshots"] += 1
+            return False
         pool_name, type_name = storage.pool_name(source), storage.type_name(int(storage.type_of[row]))
         entries = [e for e in self.parameters.storage_pools or () if e.src_pool == pool_name]
         entry = next((e for e in entries if e.src_type == type_name), None) or next(
@@ -343,6 +362,8 @@ class _Work:
                 return False
             what = {"migration_type": "migrate", "destination_node": entry.dst_pool}
         else:
+            if not self._retyped(entry.dst_type, row, source):
+                return False
             what = {"migration_type": "retype", "destination_type": entry.dst_type}
         servers = self.model.instance_rows(storage.attached_to[row].as_py() or [])
         attached = tuple(servers[servers >= 0].tolist())
@@ -352,26 +373,49 @@ class _Work:
         return True
 
     def _room(self, name: str, row: int, source: int) -> bool:
-        """Whether a pool can take a volume; a pool that the model does not have is the cloud's business."""
+        """Whether a pool can take a volume as it is; then it is counted there."""
         storage = self.storage
         assert storage is not None  # noqa: S101 (there are no volumes without it)
-        try:
-            pool = storage.pool_names.to_pylist().index(name)
-        except ValueError:
-            return True
-        if pool == source:
+        pool = self._pool_rows.get(name, -1)
+        if pool < 0:
+            self.left[f"volumes stay: there is no pool {name}"] += 1
+        elif pool == source:
             self.left["volumes are on the pool already"] += 1
-            return False
-        if not storage.usable[pool]:
+        elif not storage.usable[pool]:
             self.left["volumes stay: the pool's node is down or disabled"] += 1
-            return False
-        size = float(storage.size_gb[row])
-        if self._free[pool] < size:  # False where nobody knows
+        elif not allows(storage, int(storage.type_of[row]), pool):
+            self.left[f"volumes stay: their type does not allow pool {name}"] += 1
+        elif self._free[pool] < storage.size_gb[row]:  # False where nobody knows
             self.left["volumes stay: the pool has no room"] += 1
+        else:
+            self._count(row, source, pool)
+            return True
+        return False
+
+    def _retyped(self, name: str, row: int, source: int) -> bool:
+        """Whether a volume can get a type; where that forbids its pool, it is counted on the roomiest one allowed."""
+        storage = self.storage
+        assert storage is not None  # noqa: S101 (there are no volumes without it)
+        kind = self._type_rows.get(name, -1)
+        if kind < 0:
+            self.left[f"volumes stay: there is no type {name}"] += 1
             return False
-        self._free[pool] -= size
-        self._free[source] += size
+        if allows(storage, kind, source):
+            return True
+        free = np.where(np.isnan(self._free), np.inf, self._free)
+        able = [pool for pool in range(storage.pools) if storage.usable[pool] and allows(storage, kind, pool)]
+        best = max(able, key=lambda pool: (free[pool], -pool), default=-1)
+        if best < 0 or free[best] < storage.size_gb[row]:
+            self.left[f"volumes stay: no pool of type {name} has room"] += 1
+            return False
+        self._count(row, source, best)
         return True
+
+    def _count(self, row: int, source: int, pool: int) -> None:
+        storage = self.storage
+        assert storage is not None  # noqa: S101 (there are no volumes without it)
+        self._free[pool] -= storage.size_gb[row]
+        self._free[source] += storage.size_gb[row]
 
     # -- what is said of it ------------------------------------------------------------------------------------------
 
@@ -402,6 +446,10 @@ class _Work:
                 "parallel_per_node and parallel_per_pool; complete=true plans them all"
             )
         return notes
+
+
+def _rows_of(names: pa.Array | None) -> dict[str, int]:
+    return {str(name): row for row, name in enumerate(names.to_pylist())} if names is not None else {}
 
 
 def _sorted(rows: Rows, priority: Priority | None, keys: Mapping[str, Callable[[Any, Rows], npt.NDArray[Any]]]) -> Rows:
