@@ -171,6 +171,15 @@ def test_acts_are_explained_by_what_happens_on_their_host() -> None:
     assert "h0 would go on drawing power" in of(reasons, "h0: off").without
     assert of(reasons, "h1").why == ("h1 is to receive nothing more; 1 instances stay",)
     assert of(reasons, "nop").why == ("a night's rest",)
+    assert "stay fully powered" in text(of(reasons, "h0: disabled"))
+    assert "the cloud would start new instances on h1" in of(reasons, "h1").without
+
+
+def test_an_act_about_an_instance_names_it_and_its_host() -> None:
+    snapshot = cloud([10.0, 10.0], [0, 1], name=["web", "db"])
+    steps = (Act("stop", "i0", {}), Act("resize", "i1", {"flavor": "x2"}), Act("stop", "gone", {}))
+    _, reasons = told(snapshot, Candidate(steps))
+    assert {reason.subject for reason in reasons} == {"web on h0", "db on h1", "gone"}
 
 
 def test_a_move_of_which_the_cloud_chooses_the_end_has_one_side() -> None:

@@ -407,7 +407,7 @@ def _names(ground: _Ground, positions: Sequence[int], most: int = 3) -> str:
 
 def _of_act(ground: _Ground, n: int, action: PlannedAction) -> Reason:
     state = str(action.parameters.get("state") or "")
-    subject = str(action.parameters.get("resource_name") or action.parameters.get("resource_id") or action.action_type)
+    subject = _subject(ground.model, action)
     why: list[str] = []
     without: list[str] = []
     if action.host >= 0 and state in CLOSING:
@@ -422,7 +422,8 @@ def _of_act(ground: _Ground, n: int, action: PlannedAction) -> Reason:
         without.append(
             f"{subject} would go on drawing power"
             if state == "off"
-            else f"the cloud would start new instances on {subject}, and it would stay fully powered"
+            else f"the cloud would start new instances on {subject}"
+            + (", and it would stay fully powered" if _turned_off(ground, action.host) else "")
         )
     elif action.host >= 0 and state in OPENING:
         arriving = len(ground.coming[action.host])
@@ -442,6 +443,20 @@ def _of_act(ground: _Ground, n: int, action: PlannedAction) -> Reason:
         awaited_by=tuple(ground.children[n]),
         blocks=ground.blocks[n],
     )
+
+
+def _subject(model: ClusterModel, action: PlannedAction) -> str:
+    """What an act is about, as people call it; an instance with the host it is on."""
+    subject = action.parameters.get("resource_name") or action.parameters.get("resource_id")
+    row = int(model.instance_rows([str(action.resource_id)])[0]) if action.resource_id and action.host < 0 else -1
+    if row < 0:
+        return str(subject or action.action_type)
+    host = int(model.host_of[row])
+    return label(model, row) + (f" on {model.host_name(host)}" if host >= 0 else "")
+
+
+def _turned_off(ground: _Ground, host: int) -> bool:
+    return any(ground.plan.actions[n].action_type == "change_node_power_state" for n in ground.closing[host])
 
 
 # -- as JSON -----------------------------------------------------------------------------------
