@@ -18,6 +18,7 @@ from trimtab.platform.settings import Settings
 from trimtab.serve.backtest_command import backtest
 from trimtab.serve.bench_command import bench
 from trimtab.serve.client import Client
+from trimtab.serve.import_command import imports
 from trimtab.serve.show import actions_table, candidates_table
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ app.add_typer(plans, name="plan")
 app.add_typer(snapshots, name="snapshot")
 app.add_typer(scoring, name="scoringengine")
 app.add_typer(bench, name="bench")
+app.add_typer(imports, name="import")
 app.add_typer(whatifs, name="whatif")
 
 console = Console()

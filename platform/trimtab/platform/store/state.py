@@ -30,7 +30,7 @@ from trimtab.platform.records import (
     ScoringEngine,
     Strategy,
 )
-from trimtab.platform.store import catalogue, query
+from trimtab.platform.store import catalogue, query, restoring
 from trimtab.platform.store.schema import prepare
 from trimtab.platform.store.transaction import Move, Outcomes, Transaction, fence
 
@@ -342,6 +342,11 @@ class Store:
         """
         with self._transaction() as tx:
             return catalogue.sync(tx, goals, strategies, action_descriptions, scoring_engines)
+
+    def restore(self, heritage: restoring.Heritage) -> restoring.Restored:
+        """Take over what another store had: all of it or nothing; what is here already is left alone."""
+        with self._transaction() as tx:
+            return restoring.restore(tx, heritage)
 
     # -- the file --------------------------------------------------------------------------------
 

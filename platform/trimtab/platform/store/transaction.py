@@ -159,6 +159,26 @@ class Transaction:
                 stored.update(zip(positions, (from_row(kind, row) for row in rows), strict=True))
         return [stored[position] for position in range(len(records))] if read_back else []
 
+    def keep(self, records: Sequence[R]) -> Rows[R]:
+        """Store rows of one kind that another store had, with their times, states and deletion; only ids are new.
+
+        Raises:
+            Conflict: a uuid or the name of a live row is taken. InvalidInput: a value does not fit.
+        """
+        if not records:
+            return []
+        kind = type(records[0])
+        first = self._next_ids(kind.kind, len(records))
+        fresh = [
+            replace(record, id=row_id, uuid=canonical(record.uuid), deleted=row_id if record.deleted else 0)
+            for row_id, record in enumerate(records, start=first)
+        ]
+        self._refuse(kind, ("uuid",), fresh, "true", [])
+        if kind in UNIQUE and (alive := [record for record in fresh if not record.deleted]):
+            self._refuse(kind, UNIQUE[kind], alive, "deleted = 0", [])
+        self._write_rows(kind, [to_row(record) for record in fresh])
+        return fresh
+
     def remember(self, key: str, record: Record) -> None:
         """Keep an idempotency key."""
         moment = to_cell(Event, columns(Event)["created_at"], self.now)

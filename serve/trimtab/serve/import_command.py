@@ -1,0 +1,66 @@
+"""`trimtab import watcher`: what a Watcher has collected comes over into Trimtab's store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trimtab.platform.settings import Settings
+from trimtab.serve import watcher_database
+
+imports = typer.Typer(help="Bring over what another optimiser has collected.", no_args_is_help=True)
+console = Console()
+
+
+@imports.callback()
+def _group() -> None:
+    """Keep `watcher` a sub-command though it is the only one."""
+
+
+@imports.command("watcher")
+def import_watcher(
+    db: Annotated[
+        str,
+        typer.Option(envvar="TRIMTAB_WATCHER_DB", help="Watcher's [database]connection, e.g. mysql://u:p@h/watcher"),
+    ],
+    data_dir: Annotated[str | None, typer.Option(help="Trimtab's data folder.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Let CONTINUOUS audits go on; otherwise they come over SUSPENDED.")
+    ] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Bring soft-deleted rows too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come over.")] = False,
+) -> None:
+    """Read a Watcher database and bring templates, audits, plans, actions and indicators over.
+
+    Trimtab must not run on the data folder meanwhile. Asked again, it brings only what is new. The Watcher database is
+    only read.
+    """
+    settings = Settings(**({} if data_dir is None else {"data_dir": data_dir}))  # type: ignore[arg-type]
+    found = watcher_database.translate(watcher_database.read(db), resume=resume, deleted=deleted)
+    table = Table("", "in Watcher", "left out: deleted", *([] if dry_run else ["brought", "here already"]))
+    notes = list(found.notes)
+    if dry_run:
+        for name, rows in found.heritage._asdict().items():
+            table.add_row(name.replace("_", " "), str(len(rows)), str(found.left_out[name]))
+    else:
+        from trimtab.platform.store.state import Store
+        from trimtab.serve.compose import sync_catalogue
+
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        store = Store(settings.data_dir / "trimtab.duckdb")
+        try:
+            sync_catalogue(store)
+            done = store.restore(found.heritage)
+        finally:
+            store.close()
+        for name, rows in found.heritage._asdict().items():
+            kind = watcher_database.KINDS[name]
+            counts = (len(rows), found.left_out[name], done.brought[kind], done.here_already[kind])
+            table.add_row(name.replace("_", " "), *map(str, counts))
+        notes += done.notes
+    console.print(table)
+    for note in notes:
+        console.print(f"- {note}", highlight=False)
