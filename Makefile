@@ -7,7 +7,7 @@ export RAY_AUTH_MODE := disabled
 export RAY_USAGE_STATS_ENABLED := 0
 export RAY_DEDUP_LOGS := 0
 
-.PHONY: demo test check format bench requirements clean help
+.PHONY: demo test test-peers check format bench requirements clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
@@ -17,6 +17,10 @@ demo: $(VENV)/.ready-to-run ## one audit, from a simulated cloud to an applied p
 
 test: $(VENV)/.ready-to-develop ## all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-peers: $(VENV)/.ready-to-develop ## stock clients against a running Trimtab, each in an environment of its own
+	$(BIN)/python tests/peers/environments.py
+	$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
 
 check: $(VENV)/.ready-to-develop ## format, lint, types, import arrows, dependencies, spelling
 	$(BIN)/ruff format --check .
@@ -38,7 +42,7 @@ requirements: ## pin the newest versions that fit (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean: ## remove the environment, caches and data
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist out trimtab-data
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist out trimtab-data
 	find $(SOURCES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # hatchling and editables build the editable install, so that nothing is fetched behind pip's pinned versions.
