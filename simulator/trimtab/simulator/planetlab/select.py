@@ -3,7 +3,8 @@
 MC asks how well the others explain a VM: R² of the least-squares regression of its history on theirs, by Householder
 QR (G. Golub, "Numerical methods for solving linear least squares problems", Numerische Mathematik 7, 1965). The
 reference takes a matrix for singular only where a diagonal element of R is exactly zero, so the order of every sum
-matters here. All regressions of a host share the reflections of the columns before the one that is left out.
+matters here. All regressions of a host share the reflections of the columns before the one that is left out. Where the
+answer is clear by far, one Cholesky factorisation gives it instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from numba import njit
 from trimtab.simulator.planetlab.fleet import Floats, Ints
 from trimtab.simulator.planetlab.rules import MC, MU, RS
 from trimtab.simulator.planetlab.state import WINDOW, State
+
+PIVOT = 1e-6  # a history is told apart from the others when so much of its square is its own
+LEAD = 1e-6  # of R², over the second
 
 
 @njit(cache=True, error_model="numpy")
@@ -60,6 +64,9 @@ def most_explained(s: State, tick: int, vms: Ints, count: int) -> int:
     rows = min(tick, WINDOW)
     if count < 2 or count > rows:
         return -1
+    clear = clearly_most_explained(s, tick, vms, count, rows)
+    if clear >= 0:
+        return clear
     # Column 0 is the intercept, column 1 + n the history of VM n, newest first.
     data = np.ones((rows, count + 1))
     for n in range(count):
@@ -80,6 +87,63 @@ def most_explained(s: State, tick: int, vms: Ints, count: int) -> int:
         if n + 2 <= count and not reflect(shared, n + 1, n + 1, n + 2, diagonal, pivot):
             return -1
     return best
+
+
+@njit(cache=True, error_model="numpy")
+def clearly_most_explained(s: State, tick: int, vms: Ints, count: int, rows: int) -> int:
+    """What `most_explained` would say, from one factorisation for all VMs; -1 where rounding might decide.
+
+    With C the sums of products of the centred histories, R² of VM i on all others is 1 - 1 / (C_ii (C^-1)_ii), the
+    variance inflation factor's other form (D. Marquardt, Technometrics 12, 1970). With pivots that keep `PIVOT` of
+    their column both ways agree to about 1e-10, so a lead of `LEAD` is certain.
+    """
+    centred = np.empty((count, rows))
+    for n in range(count):
+        mean = 0.0
+        for row in range(rows):
+            centred[n, row] = s.measured[vms[n], tick - 1 - row]
+            mean += centred[n, row]
+        mean /= rows
+        square = 0.0
+        for row in range(rows):
+            centred[n, row] -= mean
+            square += centred[n, row] * centred[n, row]
+        if square <= PIVOT * rows * mean * mean:
+            return -1
+    lower, own = np.zeros((count, count)), np.empty(count)
+    for n in range(count):
+        for other in range(n + 1):
+            product = 0.0
+            for row in range(rows):
+                product += centred[n, row] * centred[other, row]
+            if other == n:
+                own[n] = product
+            for k in range(other):
+                product -= lower[n, k] * lower[other, k]
+            if other < n:
+                lower[n, other] = product / lower[other, other]
+            elif product <= PIVOT * own[n]:
+                return -1
+            else:
+                lower[n, n] = math.sqrt(product)
+    # Column n of the inverse of `lower`, from its diagonal down; the sum of its squares is the inverse's diagonal.
+    column = np.empty(count)
+    best, most, second = -1, -np.inf, -np.inf
+    for n in range(count):
+        column[n] = 1 / lower[n, n]
+        total = column[n] * column[n]
+        for row in range(n + 1, count):
+            value = 0.0
+            for k in range(n, row):
+                value -= lower[row, k] * column[k]
+            column[row] = value / lower[row, row]
+            total += column[row] * column[row]
+        value = 1 - 1 / (own[n] * total)
+        if value > most:
+            best, most, second = n, value, most
+        elif value > second:
+            second = value
+    return best if most - second > LEAD and most > LEAD else -1
 
 
 @njit(cache=True, error_model="numpy")
