@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trimtab.platform.store.catalogue import Synced
     from trimtab.platform.store.state import Store
     from trimtab.platform.store.sweeps import Sweeps
+    from trimtab.platform.store.views import Related, View
 
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=Claimable)
@@ -115,6 +116,30 @@ class StorePort:
         """See `Store.list`."""
         paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
         return await self._call("list", (kind, where), paging)
+
+    async def view(
+        self,
+        kind: type[R],
+        where: Mapping[str, Any] | None = None,
+        *,
+        called: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        marker: str | None = None,
+        sort_key: str = "id",
+        sort_dir: str = "asc",
+        deleted: bool = False,
+    ) -> View[R]:
+        """See `Store.view`."""
+        paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
+        return await self._call("view", (kind, where), {"called": called, **paging})
+
+    async def view_one(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> View[R]:
+        """See `Store.view_one`."""
+        return await self._call("view_one", (kind, ident), {"deleted": deleted})
+
+    async def related(self, row: Record, *, deleted: bool = False) -> Related:
+        """See `Store.related`."""
+        return await self._call("related", (row,), {"deleted": deleted})
 
     async def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> int:
         """See `Store.count`."""

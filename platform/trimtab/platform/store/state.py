@@ -30,7 +30,7 @@ from trimtab.platform.records import (
     ScoringEngine,
     Strategy,
 )
-from trimtab.platform.store import catalogue, query, restoring
+from trimtab.platform.store import catalogue, query, restoring, views
 from trimtab.platform.store.schema import prepare
 from trimtab.platform.store.transaction import Move, Outcomes, Transaction, fence
 
@@ -116,6 +116,37 @@ class Store:
         with self._transaction() as tx:
             paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
             return tx.rows(kind, where or {}, **cast("dict[str, Any]", paging))
+
+    def view(
+        self,
+        kind: type[R],
+        where: Mapping[str, Any] | None = None,
+        *,
+        called: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        marker: str | None = None,
+        sort_key: str = "id",
+        sort_dir: str = "asc",
+        deleted: bool = False,
+    ) -> views.View[R]:
+        """Like `list`, with what the rows point at.
+
+        `called` narrows it: `{"goal_id": "dummy"}` to those whose goal, deleted or not, has this uuid or name.
+        """
+        paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
+        with self._transaction() as tx:
+            return views.view(tx, kind, where or {}, called or {}, paging)
+
+    def view_one(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> views.View[R]:
+        """Like `get`, with what the row points at."""
+        with self._transaction() as tx:
+            row = tx.get(kind, ident, deleted=deleted)
+            return views.View([row], views.related(tx, kind, [row], deleted=deleted))
+
+    def related(self, row: Record, *, deleted: bool = False) -> views.Related:
+        """What a row points at."""
+        with self._transaction() as tx:
+            return views.related(tx, type(row), [row], deleted=deleted)
 
     def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> int:
         """How many live records match."""

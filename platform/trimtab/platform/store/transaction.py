@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
@@ -31,7 +31,17 @@ from trimtab.platform.records import (
 )
 from trimtab.platform.states import MACHINES, Machine, PlanState
 from trimtab.platform.store import query
-from trimtab.platform.store.rows import canonical, columns, from_cell, from_row, is_text, to_arrow, to_cell, to_row
+from trimtab.platform.store.rows import (
+    CANONICAL,
+    canonical,
+    columns,
+    from_cell,
+    from_row,
+    is_text,
+    to_arrow,
+    to_cell,
+    to_row,
+)
 
 R = TypeVar("R", bound=Record)
 Rows: TypeAlias = list[R]
@@ -112,6 +122,29 @@ class Transaction:
             behind = query.after(sort_key, sort_dir, *seen)
             condition, parameters = f"{condition} AND {behind.sql}", parameters + behind.parameters
         return self._select(kind, f"WHERE {condition} {order} {size}", parameters)
+
+    def references(
+        self, kind: type[Record], ids: Collection[int], *, deleted: bool = False
+    ) -> Sequence[tuple[int, str, str | None]]:
+        """Id, uuid and name (None where the kind has none) of the rows with these ids."""
+        if not ids:
+            return []
+        name = "name" if "name" in columns(kind) else "NULL"
+        alive = "" if deleted else "AND deleted = 0"
+        wanted = ", ".join("?" * len(ids))
+        statement = f'SELECT id, uuid, {name} FROM "{kind.kind}" WHERE id IN ({wanted}) {alive}'  # noqa: S608
+        return self._con.execute(statement, sorted(ids)).fetchall()
+
+    def ids_of(self, kind: type[Record], ident: str) -> list[int]:
+        """The ids of all rows, deleted ones too, with this uuid, or with this name (in any case)."""
+        if not is_text(ident):
+            return []
+        uuid = canonical(ident)
+        named = "" if "name" not in columns(kind) or CANONICAL.fullmatch(uuid) else "OR lower(name) = lower(?)"
+        found = self._con.execute(
+            query.select(kind, f"WHERE uuid = ? {named}", ("id",)), [uuid, ident] if named else [uuid]
+        )
+        return [row_id for (row_id,) in found.fetchall()]
 
     def count(self, kind: type[Record], where: Mapping[str, Any]) -> int:
         """How many live rows match."""
