@@ -447,10 +447,10 @@ def _of_act(ground: _Ground, n: int, action: PlannedAction) -> Reason:
 
 def _subject(model: ClusterModel, action: PlannedAction) -> str:
     """What an act is about, as people call it; an instance with the host it is on."""
-    subject = action.parameters.get("resource_name") or action.parameters.get("resource_id")
-    row = int(model.instance_rows([str(action.resource_id)])[0]) if action.resource_id and action.host < 0 else -1
+    target = action.parameters.get("resource_id")
+    row = int(model.instance_rows([str(target)])[0]) if target and action.host < 0 else -1
     if row < 0:
-        return str(subject or action.action_type)
+        return str(action.parameters.get("resource_name") or target or action.action_type)
     host = int(model.host_of[row])
     return label(model, row) + (f" on {model.host_name(host)}" if host >= 0 else "")
 
