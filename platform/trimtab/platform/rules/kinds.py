@@ -32,7 +32,10 @@ def rows(values: Any) -> Ints:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rule:
-    """What all rules have in common. `continuous`: holds at every step of a plan, not only at its end."""
+    """What all rules have in common. `continuous`: holds at every step of a plan, not only at its end.
+
+    `beyond`: the model is a part of another one, and some of whom or what the rule is about are outside.
+    """
 
     kind: ClassVar[str]
 
@@ -40,6 +43,7 @@ class Rule:
     continuous: bool = True
     members: Ints = field(default_factory=lambda: NOBODY)
     hosts: Ints = field(default_factory=lambda: NOBODY)
+    beyond: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", rows(self.members))
@@ -104,6 +108,12 @@ class Lonely(Rule):
     """Members share their hosts with nobody but members."""
 
     kind = "lonely"
+
+    def within(self, model: ClusterModel, hosts: Ints, instances: Ints) -> Rule | None:  # noqa: ARG002
+        """See `Rule`; members outside still keep others away from their hosts."""
+        members = _kept(self.members, instances)
+        beyond = self.beyond or len(members) < len(self.members)
+        return replace(self, members=members, hosts=_kept(self.hosts, hosts), beyond=beyond)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -195,7 +205,10 @@ class HostLimit(Rule):
         """The limit less what the hosts outside hold."""
         outside = replace(self, hosts=self.hosts[hosts[self.hosts] < 0])
         kept = _kept(self.hosts, hosts)
-        return replace(self, hosts=kept, most=self.most - outside.load(model, model.host_of)) if len(kept) else None
+        left = self.most - outside.load(model, model.host_of)
+        beyond = self.beyond or len(kept) < len(self.hosts)
+        # Without hosts there is nothing inside to limit, but the cloud may still choose a host outside.
+        return replace(self, hosts=kept, most=left if len(kept) else max(left, 0.0), beyond=beyond)
 
     def _inside(self, model: ClusterModel, host_of: Ints) -> Bools:
         mask = np.zeros(model.hosts + 1, bool)  # one more for -1
@@ -248,6 +261,13 @@ class Preserve(Rule):
     def raises(self, need: Floats) -> None:
         """At least so much for every member."""
         need[self.members, self.resource] = np.maximum(need[self.members, self.resource], self.least)
+
+    def within(self, model: ClusterModel, hosts: Ints, instances: Ints) -> Rule | None:
+        """See `Rule`; members outside still want room on their hosts, where they do not have it anyway."""
+        members = _kept(self.members, instances)
+        gone = self.members[instances[self.members] < 0]
+        beyond = self.beyond or bool((model.demand[gone, self.resource] < self.least).any())
+        return replace(self, members=members, hosts=_kept(self.hosts, hosts), beyond=beyond)
 
 
 KINDS: Mapping[str, type[Rule]] = {
