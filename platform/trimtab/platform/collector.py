@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,18 @@ class Recorder(Protocol):
     async def tidy(self, now_s: float, keep_days: int) -> None:
         """Merge the small files of finished days, forget days older than so many."""
         ...
+
+
+class Availability(NamedTuple):
+    """What there is to work with: `fault` says why the datasource does not answer, "" when it does or was not asked.
+
+    `measured`: for each need whether any resource was measured; `models`: by name, whether the model is there.
+    """
+
+    datasource: str
+    fault: str
+    measured: tuple[bool, ...]
+    models: Mapping[str, bool]
 
 
 class Collector:
@@ -107,6 +119,38 @@ class Collector:
         await self._tidy(inventory.at)
         return version
 
+    async def newest(self) -> ClusterModel:
+        """The newest model.
+
+        Raises:
+            CloudUnavailable: there is none yet and the cloud cannot be read.
+        """
+        if self.model is None:
+            try:
+                await self.collect()
+            except (CloudError, DatasourceError) as error:
+                raise CloudUnavailable(f"there is no model of the cloud yet: {error}") from error
+        assert self.model is not None  # noqa: S101 (collect sets it or raises)
+        return self.model
+
+    async def availability(self, needs: Sequence[Need]) -> Availability:
+        """Which of these things can be measured at the moment, and which models there are."""
+        models = {
+            "compute": self.model is not None,
+            "storage": self.storage is not None,
+            "baremetal": self.baremetal is not None,
+        }
+        measured, fault = np.zeros(len(needs), bool), ""
+        if needs:
+            try:
+                table = await self.datasource.aggregate(needs, self.collected_at)
+            except (DatasourceError, CloudError) as error:
+                fault = str(error)
+            else:
+                known = np.isfinite(table.column("value").to_numpy())
+                measured[np.unique(table.column("need").to_numpy()[known])] = True
+        return Availability(self.datasource.name, fault, tuple(measured.tolist()), models)
+
     async def freeze(
         self,
         scope: Sequence[Mapping[str, Any]],
@@ -121,15 +165,10 @@ class Collector:
         Raises:
             CloudUnavailable: there is no model yet and the cloud cannot be read.
         """
-        if self.model is None:
-            try:
-                await self.collect()
-            except (CloudError, DatasourceError) as error:
-                raise CloudUnavailable(f"there is no model of the cloud yet: {error}") from error
+        whole = await self.newest()
         # All of one collection: another one may end while the datasource answers.
-        whole, history, at, version = self.model, self.history, self.collected_at, self.version
+        history, at, version = self.history, self.collected_at, self.version
         storage, baremetal, missing = self.storage, self.baremetal, dict(self.missing)
-        assert whole is not None  # noqa: S101 (collect sets it or raises)
         model, notes = scopes.narrow(whole, scope)
         notes += self.doubts
         if self.fault:

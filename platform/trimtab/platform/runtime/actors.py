@@ -18,8 +18,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util import metrics
 
 from trimtab.platform import engine
+from trimtab.platform import scope as scopes
 from trimtab.platform.collector import Collector
 from trimtab.platform.errors import CloudUnavailable, TrimtabError
+from trimtab.platform.model.flat import flat
 from trimtab.platform.snapshot import Need
 
 log = logging.getLogger(__name__)
@@ -197,6 +199,18 @@ class Model(Looping):
             return Answer(error=error)
         # This actor lives long, so the reference it owns does too.
         return Answer([ray.put(snapshot)])
+
+    def flat(self, scope: Sequence[Mapping[str, Any]]) -> Answer:
+        """The newest model, narrowed to a scope, as `model.flat.Flat`."""
+        try:
+            model = self._run(self._parts.collector.newest())
+            return Answer(flat(scopes.narrow(model, scope)[0]))
+        except TrimtabError as error:
+            return Answer(error=error)
+
+    def availability(self, needs: Sequence[Need]) -> Answer:
+        """What can be measured at the moment, and which models there are."""
+        return Answer(self._run(self._parts.collector.availability(needs)))
 
     def figures(self) -> Answer:
         """Figures of the cluster as last collected."""
