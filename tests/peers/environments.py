@@ -54,10 +54,11 @@ def make(name: str) -> None:
     home, failure = ROOT / name, ROOT / f"{name}.failed"
     shutil.rmtree(home, ignore_errors=True)
     failure.unlink(missing_ok=True)
-    install = [home / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install: list[str | Path] = [home / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # The pins are complete: nothing to resolve. Compiling all would take longer than all that is ever run.
     install += ["--no-deps", "--no-compile", "-r", _pins(name)]
-    for command in ([sys.executable, "-m", "venv", home], install):
+    commands: list[list[str | Path]] = [[sys.executable, "-m", "venv", home], install]
+    for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             shutil.rmtree(home, ignore_errors=True)
@@ -72,10 +73,10 @@ def main(wanted: list[str]) -> None:
     """Make what is missing, one line each; a failure is told and leaves the tests to skip."""
     for name in wanted or names():
         if missing(name) is not None:
-            print(f"making the environment {name}", flush=True)  # noqa: T201
+            print(f"making the environment {name}", flush=True)
             make(name)
             if (why := missing(name)) is not None:
-                print(why, file=sys.stderr)  # noqa: T201
+                print(why, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""What the peers share: the servers they talk to and the processes they run in, made once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.peers import environments, server
+from tests.peers.shells import Access, Nursery
+
+
+def needed(name: str) -> None:
+    """Skip, with the reason, where an environment could not be made."""
+    if (why := environments.missing(name)) is not None:
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server without authentication; its address."""
+    with server.running(tmp_path_factory.mktemp("trimtab"), {}) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def trimtab(address: str) -> server.Trimtab:
+    """The same server for plain requests."""
+    return server.Trimtab(address, {})
+
+
+@pytest.fixture(scope="session")
+def nursery(address: str) -> Iterator[Nursery]:
+    """Where command-line programs come from."""
+    needed("client")
+    made = Nursery(address)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def open_access(address: str) -> Access:
+    """Without authentication: an endpoint and any token for `watcher`, an endpoint alone for `openstack`."""
+    return Access(
+        watcher={"OS_ENDPOINT_OVERRIDE": address, "OS_AUTH_TOKEN": "any"},
+        openstack={"OS_AUTH_TYPE": "none", "OS_ENDPOINT": address},
+    )
