@@ -4,6 +4,7 @@ TrimtabError
 ├── InvalidInput             what was given cannot be used; names the field or row, and the remedy   (HTTP 400)
 │   ├── ModelError           rows that do not make a cluster model
 │   └── RulesError           rules that nobody can obey or understand
+├── Forbidden                the caller has not the role that this needs                            (HTTP 403)
 ├── NotFound                 no such record                                                          (HTTP 404)
 ├── Conflict                 name taken, record claimed by somebody else                             (HTTP 409)
 │   └── IllegalTransition    the state machine has no such edge
@@ -33,6 +34,10 @@ class ModelError(InvalidInput):
 
 class RulesError(InvalidInput):
     """Rules that nobody can obey or understand; the message names the rule, the place in it and the remedy."""
+
+
+class Forbidden(TrimtabError):
+    """The caller has not the role that this needs; the message names the rule."""
 
 
 class NotFound(TrimtabError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trimtab.platform.proposal import Limits
@@ -33,6 +33,44 @@ class RaySettings(BaseModel):
     address: str | None = Field(None, description="Join this Ray cluster instead of starting a local one")
 
 
+class KeystoneSettings(BaseModel):
+    """Where tokens are validated, and as whom; Watcher's `[keystone_authtoken]`."""
+
+    auth_url: str | None = Field(None, description="Keystone's address, such as http://controller:5000/v3")
+    www_authenticate_uri: str | None = Field(None, description="Address told to callers without token; else auth_url")
+    username: str | None = None
+    password: SecretStr | None = None
+    user_domain_name: str = "Default"
+    project_name: str = "service"
+    project_domain_name: str = "Default"
+    region_name: str | None = None
+    cafile: Path | None = Field(None, description="Certificates that Keystone's own is checked against")
+    insecure: bool = Field(False, description="Do not check Keystone's certificate")
+    http_connect_timeout_s: float = Field(10.0, gt=0, description="Seconds that Keystone has to answer")
+    token_cache_s: float = Field(300.0, ge=0, description="Seconds for which a valid token is not asked about again")
+    token_cache_size: int = Field(10_000, ge=1, description="Most tokens that are remembered")
+    workers: int = Field(8, ge=1, description="Most tokens that are asked about at once")
+
+
+class CorsSettings(BaseModel):
+    """Which web pages of other origins may call the API; none unless `allowed_origin` names them."""
+
+    allowed_origin: list[str] = Field([], description="Origins such as https://dashboard.example, or *")
+    allow_credentials: bool = True
+    allow_methods: list[str] = ["GET", "PUT", "POST", "DELETE", "PATCH"]
+    allow_headers: list[str] = [
+        "X-Auth-Token",
+        "X-Identity-Status",
+        "X-Roles",
+        "X-Service-Catalog",
+        "X-User-Id",
+        "X-Tenant-Id",
+        "X-OpenStack-Request-ID",
+    ]
+    expose_headers: list[str] = ["X-Auth-Token", "X-Subject-Token", "X-Service-Token", "X-OpenStack-Request-ID"]
+    max_age: int = Field(3600, ge=0, description="Seconds for which a browser may remember the answer")
+
+
 class Settings(BaseSettings):
     """All options of Trimtab; times in seconds."""
 
@@ -42,7 +80,34 @@ class Settings(BaseSettings):
     host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
     port: int = Field(9322, ge=1, le=65535)
     hostname: str = Field("trimtab", description="Name of this node in service rows and `hostname` fields")
+    service_down_time_s: float = Field(
+        90.0, gt=0, description="Seconds without a sign of life until a service is FAILED"
+    )
     max_limit: int = Field(1000, ge=1, description="Page size cap of lists, and the default limit")
+
+    auth: Literal["none", "keystone"] = Field("none", description="Who is asked whether a caller may come in")
+    insecure_no_auth: bool = Field(False, description="Serve other addresses than this machine's own without auth")
+    policy_file: Path | None = Field(None, description="YAML file that overrides policies, read again when it changes")
+    enable_webhooks_auth: bool = Field(True, description="Whether webhooks need a token and a role")
+    max_body_bytes: int = Field(1_048_576, ge=1, description="Larger requests are refused")
+    requests_per_second: float = Field(0.0, ge=0, description="Most of one caller on average; 0 sets no limit")
+    requests_burst: int = Field(100, ge=1, description="Most of one caller at once, where there is a limit")
+    trusted_proxies: list[str] = Field(
+        [], description="Addresses and networks whose X-Forwarded-* headers are believed"
+    )
+
+    periodic_interval_s: float = Field(60.0, gt=0, description="Seconds between two signs of life of a service")
+    continuous_audit_interval_s: float = Field(
+        10.0, gt=0, description="Seconds between two looks for continuous audits that are due"
+    )
+    action_plan_expiry_h: float = Field(
+        24.0, ge=0, description="Hours until a plan that nobody started is SUPERSEDED; 0: never"
+    )
+    check_periodic_interval_s: float = Field(1800.0, gt=0, description="Seconds between two looks for such plans")
+    notification_level: Literal["", "debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="Least priority of notifications that are sent; empty: none is"
+    )
+    notifications_url: SecretStr | None = Field(None, description="Message bus for notifications, rabbit://...")
 
     collect_interval_s: float = Field(300.0, gt=0, description="Cloud seconds between two collections")
     history_s: float = Field(86_400.0, gt=0, description="How much recorded load a rehearsal may look back on")
@@ -65,6 +130,8 @@ class Settings(BaseSettings):
     migration_deadline_s: float = Field(900.0, gt=0)
     rollback_when_actionplan_failed: bool = False
 
+    keystone: KeystoneSettings = KeystoneSettings()
+    cors: CorsSettings = CorsSettings()
     cloud: SimulatedCloudSettings = SimulatedCloudSettings()
     ray: RaySettings = RaySettings()
 
