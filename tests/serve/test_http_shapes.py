@@ -87,7 +87,11 @@ async def test_an_audit_template_is_created_shown_listed_and_deleted(idle: Any) 
             400,
             "'workload_stabilization' strategy does relate to the 'dummy' goal. Possible choices:",
         ),
-        ({"name": "x", "goal": "dummy", "colour": "red"}, 400, "Unknown attribute for argument body: colour"),
+        (
+            {"name": "x", "goal": "dummy", "colour": "red"},
+            400,
+            "Unknown attribute for argument audit_template_postdata: colour",
+        ),
         ({"name": 5, "goal": "dummy"}, 400, "Invalid input for field/attribute name. Value: '5'."),
         ({"name": "x", "goal": "dummy", "scope": [{"moon": []}]}, 400, "scope"),
         ({"name": "x", "goal": "dummy", "default_parameters": {"a": 1}}, 400, "requires a strategy"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends
 
 from trimtab.platform.records import Goal, ScoringEngine, Strategy
-from trimtab.serve.resources import Asked, Base, Page, Paged, Wired, filter_by, listing, show
+from trimtab.platform.store.views import View
+from trimtab.serve.arguments import Route, query
+from trimtab.serve.resources import Asked, Base, Page, Shown, Wired, listing, stored
 from trimtab.serve.wire import GOALS, SCORING_ENGINES, STRATEGIES, Body
 
-router = APIRouter(prefix="/v1", tags=["catalogue"])
+router = APIRouter(prefix="/v1", tags=["catalogue"], route_class=Route)
 
 
 class StrategyPage(Page):
@@ -19,59 +21,63 @@ class StrategyPage(Page):
     goal: str | None = None
 
 
+Paged = Annotated[Page, Depends(query(Page))]
+Filtered = Annotated[StrategyPage, Depends(query(StrategyPage))]
+
+
 @router.get("/goals")
-async def list_goals(wired: Wired, page: Paged, base: Base, asked: Asked) -> Body:
+async def list_goals(wired: Wired, page: Paged, base: Base, asked: Asked, deleted: Shown) -> Body:
     """Goals, one page."""
-    return await listing(wired, GOALS, page, {}, base, asked, detail=False)
+    return await listing(wired, GOALS, page, {}, base, asked, detail=False, deleted=deleted)
 
 
 @router.get("/goals/detail")
-async def list_goals_in_detail(wired: Wired, page: Paged, base: Base, asked: Asked) -> Body:
+async def list_goals_in_detail(wired: Wired, page: Paged, base: Base, asked: Asked, deleted: Shown) -> Body:
     """Goals with all fields, one page."""
-    return await listing(wired, GOALS, page, {}, base, asked, detail=True)
+    return await listing(wired, GOALS, page, {}, base, asked, detail=True, deleted=deleted)
 
 
 @router.get("/goals/{ident}")
-async def show_goal(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+async def show_goal(seen: Annotated[View[Goal], Depends(stored(Goal))], base: Base, asked: Asked) -> Body:
     """One goal by id, uuid or name."""
-    return await show(wired, GOALS, await wired.store.get(Goal, ident), base, asked)
+    return GOALS.show(seen.row, seen.related, base, asked)
 
 
 @router.get("/strategies")
-async def list_strategies(wired: Wired, page: Annotated[StrategyPage, Query()], base: Base, asked: Asked) -> Body:
+async def list_strategies(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
     """Strategies, one page; `goal` (uuid or name) narrows them."""
-    where = await filter_by(wired.store, "goal_id", Goal, page.goal)
-    return await listing(wired, STRATEGIES, page, where, base, asked, detail=False)
+    called = {"goal_id": page.goal}
+    return await listing(wired, STRATEGIES, page, {}, base, asked, detail=False, called=called, deleted=deleted)
 
 
 @router.get("/strategies/detail")
-async def list_strategies_in_detail(
-    wired: Wired, page: Annotated[StrategyPage, Query()], base: Base, asked: Asked
-) -> Body:
+async def list_strategies_in_detail(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
     """Strategies with their parameters, one page."""
-    where = await filter_by(wired.store, "goal_id", Goal, page.goal)
-    return await listing(wired, STRATEGIES, page, where, base, asked, detail=True)
+    called = {"goal_id": page.goal}
+    return await listing(wired, STRATEGIES, page, {}, base, asked, detail=True, called=called, deleted=deleted)
 
 
 @router.get("/strategies/{ident}")
-async def show_strategy(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+async def show_strategy(seen: Annotated[View[Strategy], Depends(stored(Strategy))], base: Base, asked: Asked) -> Body:
     """One strategy by id, uuid or name."""
-    return await show(wired, STRATEGIES, await wired.store.get(Strategy, ident), base, asked)
+    return STRATEGIES.show(seen.row, seen.related, base, asked)
 
 
 @router.get("/scoring_engines")
-async def list_scoring_engines(wired: Wired, page: Paged, base: Base, asked: Asked) -> Body:
+async def list_scoring_engines(wired: Wired, page: Paged, base: Base, asked: Asked, deleted: Shown) -> Body:
     """Scoring engines, one page."""
-    return await listing(wired, SCORING_ENGINES, page, {}, base, asked, detail=False)
+    return await listing(wired, SCORING_ENGINES, page, {}, base, asked, detail=False, deleted=deleted)
 
 
 @router.get("/scoring_engines/detail")
-async def list_scoring_engines_in_detail(wired: Wired, page: Paged, base: Base, asked: Asked) -> Body:
+async def list_scoring_engines_in_detail(wired: Wired, page: Paged, base: Base, asked: Asked, deleted: Shown) -> Body:
     """Scoring engines with what to give them and what they answer, one page."""
-    return await listing(wired, SCORING_ENGINES, page, {}, base, asked, detail=True)
+    return await listing(wired, SCORING_ENGINES, page, {}, base, asked, detail=True, deleted=deleted)
 
 
 @router.get("/scoring_engines/{ident}")
-async def show_scoring_engine(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+async def show_scoring_engine(
+    seen: Annotated[View[ScoringEngine], Depends(stored(ScoringEngine))], base: Base, asked: Asked
+) -> Body:
     """One scoring engine by id, uuid or name."""
-    return await show(wired, SCORING_ENGINES, await wired.store.get(ScoringEngine, ident), base, asked)
+    return SCORING_ENGINES.show(seen.row, seen.related, base, asked)

@@ -1,31 +1,28 @@
-"""What all collections share: reading rows with what they point at, paging, sorting, patching."""
+"""What all collections share: the backend, one row with what it points at, pages of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.platform.errors import InvalidInput, NotFound
-from trimtab.platform.records import (
-    Action,
-    ActionDescription,
-    ActionPlan,
-    Audit,
-    EfficacyIndicator,
-    Goal,
-    Record,
-    ScoringEngine,
-    Strategy,
-)
+from trimtab.platform.errors import InvalidInput
+from trimtab.platform.records import Record
 from trimtab.platform.settings import Settings
 from trimtab.platform.snapshot import Snapshot
 from trimtab.platform.store.port import StorePort, SweepsPort
+from trimtab.platform.store.views import View
 from trimtab.serve import wire
+from trimtab.serve.arguments import Arguments
+from trimtab.serve.faults import refused
+from trimtab.serve.microversions import Version
+
+R = TypeVar("R", bound=Record)
+UNSORTED = frozenset({"deleted", "owner", "lease_until", "epoch"})  # the store's own columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +52,14 @@ def backend(request: Request) -> Backend:
     return request.app.state.backend
 
 
-def version(request: Request) -> wire.Version:
+def version(request: Request) -> Version:
     """The microversion this request is answered in (set by the application's middleware)."""
     return request.state.version
+
+
+def show_deleted(request: Request) -> bool:
+    """Whether the client asked to be shown deleted rows too (set by the application's middleware)."""
+    return request.state.show_deleted
 
 
 def base_url(request: Request) -> str:
@@ -65,23 +67,25 @@ def base_url(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
+def mounted_url(request: Request) -> str:
+    """Scheme, host and mount prefix: for discovery and `Location`."""
+    return base_url(request) + request.scope.get("root_path", "").rstrip("/")
+
+
 Wired = Annotated[Backend, Depends(backend)]
-Asked = Annotated[wire.Version, Depends(version)]
+Asked = Annotated[Version, Depends(version)]
+Shown = Annotated[bool, Depends(show_deleted)]
 Base = Annotated[str, Depends(base_url)]
+Mounted = Annotated[str, Depends(mounted_url)]
 
 
-class Page(BaseModel):
+class Page(Arguments):
     """Paging and sorting of a list."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: int | None = None
     marker: str | None = None
     sort_key: str = "id"
     sort_dir: str = "asc"
-
-
-Paged = Annotated[Page, Query()]
 
 
 class PatchOperation(BaseModel):
@@ -94,33 +98,26 @@ class PatchOperation(BaseModel):
     value: Any = None
 
 
-async def related_to(store: StorePort, resource: wire.Resource, rows: Sequence[Record]) -> wire.Related:
-    """What these rows point at, one question per kind."""
-    if not rows:
-        return wire.Related()
-    related: dict[str, Any] = {}
-    kind = resource.kind
-    if kind not in {Goal, Action, ScoringEngine}:
-        related["goals"] = {goal.id: goal for goal in await store.list(Goal)}
-        related["strategies"] = {strategy.id: strategy for strategy in await store.list(Strategy)}
-    if kind is ActionPlan:
-        plans = [row for row in rows if isinstance(row, ActionPlan)]
-        audits = sorted({plan.audit_id for plan in plans})
-        related["audits"] = {audit.id: audit for audit in await store.list(Audit, {"id": audits})}
-        indicators: dict[int, list[EfficacyIndicator]] = {}
-        for indicator in await store.list(EfficacyIndicator, {"action_plan_id": [plan.id for plan in plans]}):
-            indicators.setdefault(indicator.action_plan_id, []).append(indicator)
-        related["indicators"] = indicators
-    if kind is Action:
-        ids = sorted({row.action_plan_id for row in rows if isinstance(row, Action)})
-        related["plans"] = {plan.id: plan for plan in await store.list(ActionPlan, {"id": ids})}
-        related["descriptions"] = {d.action_type: d.description for d in await store.list(ActionDescription)}
-    return wire.Related(**related)
+def stored(kind: type[R], *, by_uuid: bool = False) -> Callable[..., Awaitable[View[R]]]:
+    """A dependency: the row that the path names (by id, uuid or name, or by uuid alone) and what it points at.
+
+    Raises (when it is asked):
+        InvalidInput: it is no uuid where only a uuid will do. NotFound: there is no such row.
+    """
+
+    async def find(ident: str, wired: Wired, deleted: Shown) -> View[R]:
+        if by_uuid:
+            typed_uuid("uuid", ident)
+        return await wired.store.view_one(kind, ident, deleted=deleted)
+
+    return find
 
 
-async def show(wired: Backend, resource: wire.Resource, row: Record, base: str, asked: wire.Version) -> wire.Body:
+async def show(
+    wired: Backend, resource: wire.Resource, row: Record, base: str, asked: Version, *, deleted: bool = False
+) -> wire.Body:
     """One object, whole."""
-    return resource.show(row, await related_to(wired.store, resource, [row]), base, asked)
+    return resource.show(row, await wired.store.related(row, deleted=deleted), base, asked)
 
 
 async def listing(
@@ -129,41 +126,52 @@ async def listing(
     page: Page,
     where: Mapping[str, Any] | None,
     base: str,
-    asked: wire.Version,
+    asked: Version,
     *,
     detail: bool,
+    called: Mapping[str, str | None] | None = None,
+    deleted: bool = False,
 ) -> wire.Body:
     """One page of a collection; `where` None stands for a filter that nothing matches.
 
+    `called` filters by what rows point at: `{"goal_id": "dummy"}`, uuid or name; those that are None do not count.
+
     Raises:
-        InvalidInput: limit, sort key or direction is wrong (400). NotFound: the marker is unknown (404).
+        InvalidInput: limit, marker, sort key or direction is wrong (400). NotFound: the marker is unknown (404).
     """
     limit = page_size(page, wired.settings.max_limit)
-    columns = {column.name for column in fields(resource.kind)}
-    if page.sort_key not in columns | set(resource.sort_keys):
-        raise InvalidInput(f"Invalid sort key: {page.sort_key}")
-    if resource.typed_marker:
-        typed_uuid("marker", page.marker)
+    columns = {column.name for column in fields(resource.kind)} - UNSORTED
     computed = page.sort_key in resource.sort_keys
-    rows: Sequence[Record] = []
-    if where is not None:
-        rows = await wired.store.list(
-            resource.kind,
-            where,
-            limit=limit,
-            marker=page.marker,
-            sort_key="id" if computed else page.sort_key,
-            sort_dir=page.sort_dir,
-        )
-    related = await related_to(wired.store, resource, rows)
+    if page.sort_key not in columns and not computed:
+        raise InvalidInput(f"Invalid sort key: {page.sort_key}")
+    if page.sort_dir not in {"asc", "desc"}:
+        raise InvalidInput(f"Invalid sort direction: {page.sort_dir}. Acceptable values are 'asc' or 'desc'")
+    if resource.marker == "uuid":
+        typed_uuid("marker", page.marker)
+    if resource.marker == "integer" and page.marker is not None:
+        _typed_integer("marker", page.marker)
+    if where is None:
+        return {resource.collection: []}
+    seen = await wired.store.view(
+        resource.kind,
+        where,
+        called={column: ident for column, ident in (called or {}).items() if ident is not None},
+        limit=limit,
+        marker=page.marker,
+        sort_key="id" if computed else page.sort_key,
+        sort_dir=page.sort_dir,
+        deleted=deleted,
+    )
     one = resource.show if detail else resource.line
-    bodies = [one(row, related, base, asked) for row in rows]
+    bodies = [one(row, seen.related, base, asked) for row in seen.rows]
     answer: wire.Body = {}
-    if rows and len(rows) == limit:
-        query = {"sort_key": page.sort_key, "sort_dir": page.sort_dir, "limit": limit, "marker": rows[-1].uuid}
+    if bodies and len(bodies) == limit:
+        marker = bodies[-1][resource.ident]
+        query = {"sort_key": page.sort_key, "sort_dir": page.sort_dir, "limit": limit, "marker": marker}
         answer["next"] = f"{base}/v1/{resource.collection}{'/detail' if detail else ''}?{urlencode(query)}"
     if computed:
-        bodies.sort(key=lambda body: (str(body[page.sort_key] or ""), body["uuid"]), reverse=page.sort_dir == "desc")
+        key = page.sort_key
+        bodies.sort(key=lambda body: (body[key] or "", body["uuid"]), reverse=page.sort_dir == "desc")
     return {resource.collection: bodies, **answer}
 
 
@@ -205,11 +213,15 @@ def typed_uuid(field: str, value: str | None) -> str | None:
         InvalidInput: it does not.
     """
     if value is not None and not wire.is_uuid(value):
-        raise InvalidInput(
-            f"Invalid input for field/attribute {field}. Value: '{value}'. "
-            f"unable to convert to uuid. Error: Expected a uuid but received {value}"
-        )
+        raise refused(field, value, f"unable to convert to uuid. Error: Expected a uuid but received {value}")
     return value
+
+
+def _typed_integer(field: str, value: str) -> None:
+    try:
+        int(value)
+    except ValueError as error:
+        raise refused(field, value, f"unable to convert to int. Error: {error}") from error
 
 
 async def by_uuid(store: StorePort, kind: type[Any], ident: str) -> Any:
@@ -219,18 +231,6 @@ async def by_uuid(store: StorePort, kind: type[Any], ident: str) -> Any:
         InvalidInput: it is no uuid. NotFound: there is no such row.
     """
     return await store.get(kind, typed_uuid("uuid", ident) or ident)
-
-
-async def one_of_catalogue(store: StorePort, kind: type[Any], ident: str, title: str) -> Any:
-    """A goal or strategy named in a template's body.
-
-    Raises:
-        InvalidInput: there is none.
-    """
-    try:
-        return await store.get(kind, ident)
-    except NotFound as error:
-        raise InvalidInput(f"{title} {ident} is invalid") from error
 
 
 def only_state(operations: Sequence[PatchOperation]) -> str:

@@ -1,12 +1,12 @@
-"""Records as Watcher's API shows them: field names, links, times, and which microversion shows which field."""
+"""Records as Watcher's API shows them: field names, links and times."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 from trimtab.platform.records import (
     Action,
@@ -14,86 +14,17 @@ from trimtab.platform.records import (
     Audit,
     AuditTemplate,
     CandidateRecord,
-    EfficacyIndicator,
     Goal,
     Record,
     ScoringEngine,
+    Service,
     Strategy,
     WhatIf,
 )
+from trimtab.platform.store.views import Related
+from trimtab.serve.microversions import Version, shown
 
 Body = dict[str, Any]
-
-
-class Version(NamedTuple):
-    """An API microversion."""
-
-    major: int
-    minor: int
-
-    def __str__(self) -> str:
-        return f"{self.major}.{self.minor}"
-
-
-LOWEST, HIGHEST = Version(1, 0), Version(1, 7)
-
-# The one place that says since when a field is shown.
-SINCE: Mapping[tuple[str, str], Version] = {
-    ("audit", "start_time"): Version(1, 1),
-    ("audit", "end_time"): Version(1, 1),
-    ("audit", "status_message"): Version(1, 5),
-    ("action_plan", "status_message"): Version(1, 5),
-    ("action", "status_message"): Version(1, 5),
-    ("audit_template", "default_parameters"): Version(1, 7),
-}
-
-
-class VersionError(Exception):
-    """The client asks for a version this service does not speak; `known_major` tells which headers to send."""
-
-    def __init__(self, message: str, *, announce: bool) -> None:
-        super().__init__(message)
-        self.announce = announce
-
-
-def negotiate(header: str | None) -> Version:
-    """The version a request is answered in.
-
-    Raises:
-        VersionError: the version asked for is not served (406).
-    """
-    wanted = _asked_for(header or "")
-    if wanted is None or wanted == "1":
-        return LOWEST
-    if wanted.lower() == "latest":
-        return HIGHEST
-    parts = wanted.split(".")
-    if not all(part.isdigit() for part in parts):
-        return LOWEST
-    if len(parts) != 2:
-        raise VersionError(f"Invalid value for OpenStack-API-Version header: {wanted}", announce=False)
-    major, minor = int(parts[0]), int(parts[1])
-    served = f"The supported version range is: [{LOWEST}, {HIGHEST}]."
-    if major != HIGHEST.major:
-        raise VersionError(
-            f"Mutually exclusive versions requested. Version {wanted} requested "
-            f"but not supported by this service. {served}",
-            announce=True,
-        )
-    if minor > HIGHEST.minor:
-        raise VersionError(
-            f"Version {wanted} was requested but the minor version is not supported by this service. {served}",
-            announce=True,
-        )
-    return Version(major, minor)
-
-
-def _asked_for(header: str) -> str | None:
-    for entry in header.split(","):
-        words = entry.split()
-        if words and words[0] == "infra-optim":
-            return words[1] if len(words) > 1 else None
-    return None
 
 
 def aware(moment: datetime | None) -> str | None:
@@ -106,24 +37,12 @@ def naive(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() if moment else None
 
 
-def links(base: str, collection: str, ident: str) -> list[Body]:
+def links(base: str, collection: str, ident: str | int) -> list[Body]:
     """The two links of every object."""
     return [
         {"href": f"{base}/v1/{collection}/{ident}", "rel": "self"},
         {"href": f"{base}/{collection}/{ident}", "rel": "bookmark"},
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Related:
-    """Rows that other rows point at, by id; deleted ones are absent and show as null."""
-
-    goals: Mapping[int, Goal] = field(default_factory=dict)
-    strategies: Mapping[int, Strategy] = field(default_factory=dict)
-    audits: Mapping[int, Audit] = field(default_factory=dict)
-    plans: Mapping[int, ActionPlan] = field(default_factory=dict)
-    indicators: Mapping[int, Sequence[EfficacyIndicator]] = field(default_factory=dict)
-    descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 def _goal(row: Goal, _: Related) -> Body:
@@ -244,36 +163,30 @@ class Resource:
     collection: str
     kind: type[Record]
     brief: tuple[str, ...]
-    fields: Any
-    title: str
+    fields: Callable[[Any, Related], Body]
     timestamps: bool = True
     sort_keys: tuple[str, ...] = ()  # computed keys, beside the columns
-    typed_marker: bool = True  # a marker that is no uuid is refused before it is looked for
+    marker: Literal["uuid", "text", "integer"] = "uuid"  # what it must look like
+    ident: str = "uuid"  # what links and markers know an object by
 
     def show(self, row: Record, related: Related, base: str, version: Version) -> Body:
         """The whole object."""
-        times = (
-            {name: aware(getattr(row, name)) for name in ("created_at", "updated_at", "deleted_at")}
-            if self.timestamps
-            else {}
-        )
-        whole = {
-            "uuid": row.uuid,
-            **self.fields(row, related),
-            "links": links(base, self.collection, row.uuid),
-            **times,
-        }
-        if self.kind is Audit and version < Version(1, 2):
-            whole["force"] = False  # old clients were always told so
-        return {n: v for n, v in whole.items() if version >= SINCE.get((self.kind.kind, n), LOWEST)}
+        return shown(self.kind.kind, self._whole(row, related, base), version)
 
     def line(self, row: Record, related: Related, base: str, version: Version) -> Body:
         """The object as a line of the short list."""
-        whole = self.show(row, related, base, version)
-        short = {n: whole[n] for n in ("uuid", *self.brief, "links") if n in whole}
+        whole = self._whole(row, related, base)
+        short = {name: whole[name] for name in (self.ident, *self.brief, "links")}
         if self.kind is Audit:
             short["force"] = False  # Watcher's short list never knew it
-        return short
+        return shown(self.kind.kind, short, version)
+
+    def _whole(self, row: Record, related: Related, base: str) -> Body:
+        ident = getattr(row, self.ident)
+        body = {self.ident: ident, **self.fields(row, related), "links": links(base, self.collection, ident)}
+        if self.timestamps:
+            body |= {name: aware(getattr(row, name)) for name in ("created_at", "updated_at", "deleted_at")}
+        return body
 
 
 def _whatif(row: WhatIf, _: Related) -> Body:
@@ -294,23 +207,21 @@ def _whatif(row: WhatIf, _: Related) -> Body:
 _BY_GOAL = ("goal_uuid", "goal_name")
 _BY_STRATEGY = ("strategy_uuid", "strategy_name")
 
-GOALS = Resource("goals", Goal, ("name", "display_name", "efficacy_specification"), _goal, "Goal", typed_marker=False)
+GOALS = Resource("goals", Goal, ("name", "display_name", "efficacy_specification"), _goal, marker="text")
 STRATEGIES = Resource(
     "strategies",
     Strategy,
     ("name", "display_name", *_BY_GOAL),
     _strategy,
-    "Strategy",
     timestamps=False,
     sort_keys=_BY_GOAL,
-    typed_marker=False,
+    marker="text",
 )
 AUDIT_TEMPLATES = Resource(
     "audit_templates",
     AuditTemplate,
     ("name", *_BY_GOAL, *_BY_STRATEGY, "scope"),
     _audit_template,
-    "AuditTemplate",
     sort_keys=(*_BY_GOAL, *_BY_STRATEGY),
 )
 AUDITS = Resource(
@@ -329,7 +240,6 @@ AUDITS = Resource(
         "force",
     ),
     _audit,
-    "Audit",
     sort_keys=(*_BY_GOAL, *_BY_STRATEGY),
 )
 ACTION_PLANS = Resource(
@@ -337,7 +247,6 @@ ACTION_PLANS = Resource(
     ActionPlan,
     ("state", "audit_uuid", *_BY_STRATEGY, "efficacy_indicators", "global_efficacy", "updated_at"),
     _action_plan,
-    "ActionPlan",
     sort_keys=("audit_uuid", *_BY_STRATEGY),
 )
 ACTIONS = Resource(
@@ -345,7 +254,6 @@ ACTIONS = Resource(
     Action,
     ("action_plan_uuid", "state", "action_type", "parents"),
     _action,
-    "Action",
     sort_keys=("action_plan_uuid",),
 )
 
@@ -354,9 +262,8 @@ SCORING_ENGINES = Resource(
     ScoringEngine,
     ("name", "description"),
     _scoring_engine,
-    "ScoringEngine",
     timestamps=False,
-    typed_marker=False,
+    marker="text",
 )
 
 WHATIFS = Resource(
@@ -364,12 +271,20 @@ WHATIFS = Resource(
     WhatIf,
     ("name", "state", "cells_total", "cells_done", "cells_failed", "seconds_left"),
     _whatif,
-    "WhatIf",
 )
 
-UUID = re.compile(r"^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$")
+SERVICES = Resource(
+    "services",
+    Service,
+    ("name", "host", "status"),
+    lambda row, _: {"name": row.name, "host": row.host},  # the rest depends on the time: see services.py
+    marker="integer",
+    ident="id",
+)
+
+UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
 def is_uuid(text: str) -> bool:
     """Whether a path segment or filter value looks like a uuid."""
-    return UUID.match(text) is not None
+    return UUID.fullmatch(text) is not None

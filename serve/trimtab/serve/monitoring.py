@@ -1,0 +1,55 @@
+"""/v1/cluster and /metrics: figures of the cloud and of Trimtab itself."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from trimtab.platform.errors import NotFound, TrimtabError
+from trimtab.platform.records import Action, ActionPlan, Audit
+from trimtab.platform.states import MACHINES
+from trimtab.serve.resources import Wired
+from trimtab.serve.wire import Body
+
+log = logging.getLogger(__name__)
+
+router = APIRouter()
+
+
+@router.get("/v1/cluster", tags=["cluster"])
+async def cluster(wired: Wired) -> Body:
+    """Figures of the cluster as it was last collected: hosts in use, balance, power."""
+    return dict(await wired.cluster())
+
+
+@router.get("/v1/cluster/model/{table}", tags=["cluster"], response_class=Response)
+async def model_table(table: Literal["nodes", "instances", "server_groups"], wired: Wired) -> Response:
+    """One table of the newest cluster model as Parquet."""
+    content = await wired.model_table(table)
+    if content is None:
+        raise NotFound("There is no model of the cloud yet: ask again in a moment")
+    return Response(content, media_type="application/vnd.apache.parquet")
+
+
+@router.get("/metrics", tags=["metrics"], response_class=Response)
+async def metrics(wired: Wired) -> Response:
+    """Prometheus metrics: records by state, and the cluster's figures."""
+    registry = CollectorRegistry()
+    for kind in (Audit, ActionPlan, Action):
+        title = kind.kind
+        gauge = Gauge(f"trimtab_{title}s", f"{title.replace('_', ' ')}s by state", ["state"], registry=registry)
+        for state in MACHINES[title].states:
+            if state != "DELETED":
+                gauge.labels(state).set(await wired.store.count(kind, {"state": str(state)}))
+    try:
+        figures = await wired.cluster()
+    except TrimtabError as error:  # monitoring must answer just then
+        log.warning("metrics without the cluster's figures: %s", error)
+        figures = {}
+    for name, value in figures.items():
+        if isinstance(value, int | float):
+            Gauge(f"trimtab_cluster_{name}", f"cluster figure {name}", registry=registry).set(value)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
