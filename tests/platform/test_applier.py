@@ -294,7 +294,8 @@ async def test_every_way_an_action_ends_has_its_text(
     assert (scene.action("x").state, scene.action("x").status_message) == (state, text)
     assert scene.states("child") == ["SUCCEEDED"]  # whatever happened to its parent
     assert done.state == ("FAILED" if state == "FAILED" else "SUCCEEDED")
-    assert done.status_message == (SKIPPED_SOME if state == "SKIPPED" else None)
+    said = {"SUCCEEDED": None, "SKIPPED": SKIPPED_SOME, "FAILED": f"action {uuid_of('x')} ({kind}): {text}"}
+    assert done.status_message == said[state]
 
 
 async def test_what_a_person_skipped_does_nothing(scene: Scene) -> None:
@@ -336,9 +337,31 @@ def test_any_plan_ends_with_every_action_final_and_parents_before_children(scene
         assert all(at[parent] < at[action.uuid] for action in rows for parent in action.parents)
         assert {action.state for action in rows} <= {"SUCCEEDED", "FAILED", "SKIPPED"}
         assert (done.state == "FAILED") == any(action.state == "FAILED" for action in rows)
-        assert (done.status_message == SKIPPED_SOME) == any(action.state == "SKIPPED" for action in rows)
+        said, failed = done.status_message or "", [action for action in rows if action.state == "FAILED"]
+        assert said.endswith(SKIPPED_SOME) == any(action.state == "SKIPPED" for action in rows)
+        assert ("failed in" in said) == bool(failed)
+        if failed:
+            first = min(failed, key=lambda action: action.finished_at or datetime.max.replace(tzinfo=UTC))
+            assert said.startswith(f"action {first.uuid} (nop): {first.status_message}")
+            assert (f"; {len(failed) - 1} more failed" in said) == (len(failed) > 1)
 
     check()
+
+
+async def test_a_long_failure_leaves_room_for_what_else_happened(scene: Scene) -> None:
+    kind = "unheard_of_" * 20
+    plan = scene.plan(*(replace(nop(name), action_type=kind) for name in ("x", "y")), nop("z", skip_pre_condition=True))
+    said = (await scene.run(plan)).status_message or ""
+    assert said.startswith(f"action {uuid_of('x')} (unheard_of_")
+    assert said.endswith(f"…; 1 more failed; {SKIPPED_SOME}")
+    assert len(said) == 255
+
+
+async def test_the_end_of_a_plan_replaces_what_was_said_of_it_before(scene: Scene) -> None:
+    plan = scene.plan(nop("bad", fail_execute=True))
+    scene.store.update(ActionPlan, plan, {"status_message": "host h9 is left out"})
+    done = await scene.run(plan)
+    assert done.status_message == f"action {uuid_of('bad')} (nop): {scene.action('bad').status_message}"
 
 
 # -- limits ---------------------------------------------------------------------------------------------------
@@ -439,7 +462,11 @@ async def test_what_has_no_room_because_a_parent_failed_is_skipped(tight: Scene)
     text = tight.action("in0").status_message or ""
     assert text.startswith(f"Action was skipped automatically: host h2 has no room for instance {uuid_of('in0')}: ")
     assert f"action {uuid_of('out0')} (migrate of out0) is FAILED" in text
-    assert (done.state, done.status_message) == ("FAILED", SKIPPED_SOME)
+    assert done.state == "FAILED"
+    assert (done.status_message or "").startswith(
+        f"action {uuid_of('out0')} (migrate of out0): Action failed in execute: "
+    )
+    assert (done.status_message or "").endswith(f"; {SKIPPED_SOME}")
     assert tight.trips() == [("h2", "h3")]
 
 
@@ -519,7 +546,9 @@ async def test_a_host_that_could_not_be_emptied_is_not_disabled(scene: Scene) ->
     text = f"host h2 still holds instance {uuid_of('b1')}: action {uuid_of('b1')} (migrate of b1) is FAILED"
     assert scene.action("off").status_message == f"Action was skipped automatically: {text}"
     assert scene.enabled("h2")
-    assert (done.state, done.status_message) == ("FAILED", SKIPPED_SOME)
+    assert done.state == "FAILED"
+    assert (done.status_message or "").startswith(f"action {uuid_of('b1')} (migrate of b1): Action failed in execute: ")
+    assert (done.status_message or "").endswith(f"; {SKIPPED_SOME}")
 
 
 async def test_a_host_whose_instance_vanished_is_empty_and_disabled(scene: Scene) -> None:
@@ -632,7 +661,8 @@ async def test_what_cannot_be_undone_is_said(scene: Scene) -> None:
 async def test_without_rollback_nothing_is_undone(scene: Scene) -> None:
     plan = scene.plan(move("a0", "h1", "h3"), nop("bad", "a0", fail_execute=True), move("a1", "h1", "h3", "bad"))
     done = await scene.run(plan)
-    assert (done.state, done.status_message) == ("FAILED", None)
+    text = f"action {uuid_of('bad')} (nop): {scene.action('bad').status_message}"
+    assert (done.state, done.status_message) == ("FAILED", text)
     assert scene.states("a0", "bad", "a1") == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
 
 

@@ -24,6 +24,7 @@ from trimtab.platform.records import (
     CandidateRecord,
     EfficacyIndicator,
     Event,
+    Explanation,
     Goal,
     Service,
     Strategy,
@@ -426,7 +427,7 @@ def test_an_outcome_without_event_leaves_the_state(store: Store) -> None:
 # -- deletion ------------------------------------------------------------------------------------
 
 
-def test_a_plan_takes_its_actions_and_indicators_along(store: Store) -> None:
+def test_a_plan_takes_its_actions_indicators_and_explanations_along(store: Store) -> None:
     audit = store.create(new_audit(state="ONGOING"))
     plan, other = (
         store.save_outcome(
@@ -436,6 +437,7 @@ def test_a_plan_takes_its_actions_and_indicators_along(store: Store) -> None:
             plan=new_plan(),
             actions=[new_action(state=state) for state in ("PENDING", "ONGOING", "SUCCEEDED")],
             indicators=[EfficacyIndicator(uuid=str(uuid4()), action_plan_id=0, name="x")],
+            explanations=[Explanation(uuid=str(uuid4()), action_plan_id=0, reason={"why": ["so"]})],
         )
         for _ in range(2)
     )
@@ -449,6 +451,8 @@ def test_a_plan_takes_its_actions_and_indicators_along(store: Store) -> None:
     assert store.count(EfficacyIndicator, {"action_plan_id": plan.id}) == 0
     assert store.count(Action, {"action_plan_id": other.id}) == 3
     assert store.count(EfficacyIndicator, {"action_plan_id": other.id}) == 1
+    kept = store.list(Explanation, deleted=True)
+    assert [one.action_plan_id for one in kept] == [other.id], "nobody can ask for those of a plan that is gone"
     assert sorted(event.event for event in store.events()) == ["delete"] * 4
 
 

@@ -14,7 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.records import RECORDS, Action, Audit, EfficacyIndicator, Goal, Record, Service
+from trimtab.platform.records import (
+    RECORDS,
+    Action,
+    ActionPlan,
+    Audit,
+    EfficacyIndicator,
+    Explanation,
+    Goal,
+    Record,
+    Service,
+)
 from trimtab.platform.states import MACHINES
 from trimtab.platform.store.rows import columns, from_row, to_row
 from trimtab.platform.store.schema import MIGRATIONS, Migration, create_everything, prepare
@@ -188,6 +198,24 @@ def test_every_column_was_there_in_version_one_or_comes_by_a_migration() -> None
         con.execute(f'CREATE TABLE "{kind}" ({typed})')
     con.execute("CREATE TABLE idempotency_key (key VARCHAR, kind VARCHAR, uuid VARCHAR, created_at TIMESTAMP)")
     prepare(con, "version 1")
+
+
+def test_explanations_of_plans_that_are_gone_go_with_the_next_upgrade(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    store = Store(path)
+    plans = [store.create(ActionPlan(uuid=str(uuid4()), audit_id=1, strategy_id=1, state="FAILED")) for _ in range(2)]
+    store.delete(ActionPlan, plans[0].uuid)
+    for plan in plans:
+        store.create(Explanation(uuid=str(uuid4()), action_plan_id=plan.id))
+    store.close()
+    with duckdb.connect(str(path)) as con:  # as it was before they went with their plans
+        con.execute("DELETE FROM schema_version WHERE version >= 4")
+        con.execute("INSERT INTO schema_version VALUES (3, 'plans explain themselves')")
+        con.execute("ALTER TABLE action_plan DROP COLUMN notes")
+    store = Store(path)
+    assert [one.action_plan_id for one in store.list(Explanation, deleted=True)] == [plans[1].id]
+    assert store.get(ActionPlan, plans[1].uuid).notes == []
+    store.close()
 
 
 def test_a_migration_carries_an_older_file_forward_and_keeps_its_rows(tmp_path: Path) -> None:

@@ -453,7 +453,7 @@ async def _plan_rows(
         candidate=chosen if chosen is not None else -1,
         global_efficacy=goal.global_efficacy(candidate.indicators),
         rehearsed=asdict(entry.tried.score) if entry and entry.tried.score else {},
-        status_message=_message(plan.notes),
+        notes=list(dict.fromkeys(plan.notes)),
     )
     return row, actions, indicators
 

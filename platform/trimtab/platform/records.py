@@ -91,7 +91,7 @@ class Audit(Claimable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionPlan(Claimable):
-    """What an audit recommends; `rehearsed` and `measured` hold score fields as JSON."""
+    """What an audit recommends; `rehearsed` and `measured` hold score fields; `notes` say what planning left out."""
 
     kind: ClassVar[str] = "action_plan"
     audit_id: int
@@ -100,6 +100,7 @@ class ActionPlan(Claimable):
     global_efficacy: list[Json] = field(default_factory=list)
     rehearsed: Json = field(default_factory=dict)
     measured: Json = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,34 +1,35 @@
-"""/v1/action_plans and /v1/actions: what an audit recommends, its start, its course, its effect."""
+"""/v1/action_plans: what an audit recommends, its start, its course, its effect."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Depends, Request
 
 from trimtab.platform.errors import IllegalTransition, InvalidInput
 from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, Explanation, Strategy
-from trimtab.platform.states import PLAN, ActionState, PlanState
+from trimtab.platform.states import ActionState
+from trimtab.platform.store.views import View
+from trimtab.serve import plan_fields
+from trimtab.serve.arguments import Arguments, Route, parsed_body, query, read_patch
+from trimtab.serve.patching import Operation
 from trimtab.serve.resources import (
     Asked,
     Base,
     Page,
-    PatchOperation,
+    Shown,
     Wired,
-    both,
-    by_uuid,
-    filter_by,
     listing,
-    only_state,
     page_size,
     show,
+    stored,
     typed_uuid,
 )
-from trimtab.serve.wire import ACTION_PLANS, ACTIONS, Body
+from trimtab.serve.wire import ACTION_PLANS, Body
 
-router = APIRouter(prefix="/v1", tags=["action plans"])
+router = APIRouter(prefix="/v1/action_plans", tags=["action plans"], route_class=Route)
 
 
 class PlanPage(Page):
@@ -38,69 +39,66 @@ class PlanPage(Page):
     strategy: str | None = None
 
 
-class ReasonPage(BaseModel):
+class ReasonPage(Arguments):
     """Paging of an explanation, and one action of it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: int | None = None
     marker: str | None = None
     action: str | None = None
 
 
-class ActionPage(Page):
-    """Filters of the list of actions."""
-
-    action_plan_uuid: str | None = None
-    audit_uuid: str | None = None
-
-
-class Nothing(BaseModel):
-    """An empty JSON object."""
-
-    model_config = ConfigDict(extra="forbid")
+async def _nothing(request: Request) -> None:
+    """No body, or an empty object."""
+    if not (await request.body()).strip():
+        return
+    given = await parsed_body(request, "body")
+    if given != {}:
+        unknown = ", ".join(given) if isinstance(given, dict) else str(given)
+        raise InvalidInput(f"Unknown attribute for argument body: {unknown}")
 
 
-Plans = Annotated[PlanPage, Query()]
-Acts = Annotated[ActionPage, Query()]
+Filtered = Annotated[PlanPage, Depends(query(PlanPage))]
+Reasons = Annotated[ReasonPage, Depends(query(ReasonPage))]
+Patch = Annotated[tuple[Operation, ...], Depends(read_patch)]
+Named = Annotated[View[ActionPlan], Depends(stored(ActionPlan, by_uuid=True))]
+Nothing = Annotated[None, Depends(_nothing)]
 
 
-async def _plans(wired: Wired, page: PlanPage) -> dict[str, Any] | None:
-    return both(
-        await filter_by(wired.store, "audit_id", Audit, typed_uuid("audit_uuid", page.audit_uuid)),
-        await filter_by(wired.store, "strategy_id", Strategy, page.strategy),
-    )
+def _called(page: PlanPage) -> dict[str, str | None]:
+    return {"audit_id": typed_uuid("audit_uuid", page.audit_uuid), "strategy_id": page.strategy}
 
 
-@router.get("/action_plans")
-async def list_plans(wired: Wired, page: Plans, base: Base, asked: Asked) -> Body:
-    """Action plans, one page."""
-    return await listing(wired, ACTION_PLANS, page, await _plans(wired, page), base, asked, detail=False)
+@router.get("")
+async def list_plans(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
+    """Action plans, one page; `audit_uuid` and `strategy` (uuid or name) narrow them."""
+    called = _called(page)
+    return await listing(wired, ACTION_PLANS, page, {}, base, asked, detail=False, called=called, deleted=deleted)
 
 
-@router.get("/action_plans/detail")
-async def list_plans_in_detail(wired: Wired, page: Plans, base: Base, asked: Asked) -> Body:
+@router.get("/detail")
+async def list_plans_in_detail(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
     """Action plans with all fields, one page."""
-    return await listing(wired, ACTION_PLANS, page, await _plans(wired, page), base, asked, detail=True)
+    called = _called(page)
+    return await listing(wired, ACTION_PLANS, page, {}, base, asked, detail=True, called=called, deleted=deleted)
 
 
-@router.get("/action_plans/{ident}")
-async def show_plan(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+@router.get("/{ident}")
+async def show_plan(seen: Named, base: Base, asked: Asked) -> Body:
     """One action plan by uuid."""
-    return await show(wired, ACTION_PLANS, await by_uuid(wired.store, ActionPlan, ident), base, asked)
+    return ACTION_PLANS.show(seen.row, seen.related, base, asked)
 
 
-@router.get("/action_plans/{ident}/effect")
-async def show_effect(ident: str, wired: Wired) -> Body:
+@router.get("/{ident}/effect")
+async def show_effect(seen: Named) -> Body:
     """Rehearsed and measured score of a plan; measured is empty until the horizon has passed."""
-    plan = await by_uuid(wired.store, ActionPlan, ident)
+    plan = seen.row
     return {"uuid": plan.uuid, "state": plan.state, "rehearsed": plan.rehearsed, "measured": plan.measured}
 
 
-@router.get("/action_plans/{ident}/explanation")
-async def show_explanation(ident: str, wired: Wired, base: Base, page: Annotated[ReasonPage, Query()]) -> Body:
+@router.get("/{ident}/explanation")
+async def show_explanation(seen: Named, wired: Wired, base: Base, page: Reasons) -> Body:
     """Why each action is in the plan, in the plan's order: what it improves, what else was possible, what needs it."""
-    plan = await by_uuid(wired.store, ActionPlan, ident)
+    plan = seen.row
     limit = page_size(Page(limit=page.limit), wired.settings.max_limit)
     where: dict[str, Any] = {"action_plan_id": plan.id}
     if (action := typed_uuid("action", page.action)) is not None:
@@ -110,6 +108,7 @@ async def show_explanation(ident: str, wired: Wired, base: Base, page: Annotated
     answer: Body = {
         "uuid": plan.uuid,
         "because": chosen[-1].because if chosen else "",
+        "notes": plan.notes,
         "explanation": [{"action_uuid": row.uuid, **row.reason} for row in rows],
     }
     if rows and len(rows) == limit:
@@ -118,10 +117,10 @@ async def show_explanation(ident: str, wired: Wired, base: Base, page: Annotated
     return answer
 
 
-@router.get("/action_plans/{ident}/progress")
-async def show_progress(ident: str, wired: Wired) -> Body:
+@router.get("/{ident}/progress")
+async def show_progress(seen: Named, wired: Wired) -> Body:
     """How far a plan is: its state, and how many of its actions are in which state. Cheap enough to be asked often."""
-    plan = await by_uuid(wired.store, ActionPlan, ident)
+    plan = seen.row
     counts = {
         str(state): await wired.store.count(Action, {"action_plan_id": plan.id, "state": str(state)})
         for state in ActionState
@@ -135,10 +134,10 @@ async def show_progress(ident: str, wired: Wired) -> Body:
     }
 
 
-@router.get("/action_plans/{ident}/timeline")
-async def show_timeline(ident: str, wired: Wired) -> Body:
+@router.get("/{ident}/timeline")
+async def show_timeline(seen: Named, wired: Wired) -> Body:
     """When each action of a plan began and ended (wall time), in order of their beginning."""
-    plan = await by_uuid(wired.store, ActionPlan, ident)
+    plan = seen.row
     actions = await wired.store.list(Action, {"action_plan_id": plan.id})
     rows = [
         {
@@ -153,76 +152,51 @@ async def show_timeline(ident: str, wired: Wired) -> Body:
     return {"actions": sorted(rows, key=lambda row: row["started_at"] or "~")}
 
 
-@router.post("/action_plans/{ident}/start")
-async def start_plan(ident: str, wired: Wired, base: Base, asked: Asked, body: Nothing | None = None) -> Body:
+@router.post("/{ident}/start")
+async def start_plan(seen: Named, wired: Wired, base: Base, asked: Asked, nothing: Nothing) -> Body:
     """Start a recommended plan: it becomes PENDING and an applier takes it."""
-    del body
-    plan = await by_uuid(wired.store, ActionPlan, ident)
-    return await show(wired, ACTION_PLANS, await _start(wired, plan), base, asked)
-
-
-async def _start(wired: Wired, plan: ActionPlan) -> ActionPlan:
+    del nothing
     try:
-        started = await wired.store.transition(ActionPlan, plan.uuid, "start")
+        started = await wired.store.transition(ActionPlan, seen.row.uuid, "start")
     except IllegalTransition as error:
-        raise InvalidInput(f"Couldn't start when state is '{plan.state}'.") from error
-    await wired.plan_started(plan.uuid)
-    return started
+        now = await wired.store.get(ActionPlan, seen.row.uuid)
+        raise InvalidInput(f"Couldn't start when state is '{now.state}'.") from error
+    await wired.plan_started(started.uuid)
+    return await show(wired, ACTION_PLANS, started, base, asked)
 
 
-@router.patch("/action_plans/{ident}")
-async def patch_plan(ident: str, body: list[PatchOperation], wired: Wired, base: Base, asked: Asked) -> Body:
+@router.patch("/{ident}")
+async def patch_plan(operations: Patch, seen: Named, wired: Wired, base: Base, asked: Asked) -> Body:
     """Start (PENDING) or cancel (CANCELLED, CANCELLING) a plan."""
-    plan = await by_uuid(wired.store, ActionPlan, ident)
-    target = only_state(body)
-    if target not in PlanState.__members__:
-        raise InvalidInput(f"Invalid state: {target}")
+    plan = seen.row
+    event, changes = plan_fields.patched_plan(plan, operations)
+    await _check_pointers(wired, changes)
     try:
-        event = PLAN.event_to(plan.state, target)
-    except IllegalTransition as error:
-        raise InvalidInput(str(error)) from error
+        changed = await wired.store.transition(ActionPlan, plan.uuid, event, changes)  # waiting actions go with it
+    except IllegalTransition as error:  # its state has changed since
+        now = await wired.store.get(ActionPlan, plan.uuid)
+        raise plan_fields.not_allowed(now.state, _wanted(operations), operations) from error
     if event == "start":
-        return await show(wired, ACTION_PLANS, await _start(wired, plan), base, asked)
-    if event != "cancel":
-        raise InvalidInput(f"State transition not allowed: ({plan.state} -> {target})")
-    changed = await wired.store.transition(ActionPlan, plan.uuid, "cancel")  # its waiting actions go with it
+        await wired.plan_started(plan.uuid)
     return await show(wired, ACTION_PLANS, changed, base, asked)
 
 
-@router.delete("/action_plans/{ident}", status_code=204)
-async def delete_plan(ident: str, wired: Wired) -> None:
+def _wanted(operations: Sequence[Operation]) -> Any:
+    return next(one.value for one in reversed(operations) if one.path == "/state")
+
+
+async def _check_pointers(wired: Wired, changes: dict[str, Any]) -> None:
+    for column, kind in (("audit_id", Audit), ("strategy_id", Strategy)):
+        if column in changes:
+            ident = changes[column]
+            if not isinstance(ident, int) or isinstance(ident, bool) or await wired.store.find(kind, ident) is None:
+                raise InvalidInput(f"{kind.__name__} {ident} is invalid")
+
+
+@router.delete("/{ident}", status_code=204)
+async def delete_plan(seen: Named, wired: Wired) -> None:
     """Soft-delete a plan that is not at work, with its actions and indicators."""
-    plan = await by_uuid(wired.store, ActionPlan, ident)
     try:
-        await wired.store.delete(ActionPlan, plan.uuid)
+        await wired.store.delete(ActionPlan, seen.row.uuid)
     except IllegalTransition as error:
-        raise InvalidInput(f"Couldn't delete when state is '{plan.state}'.") from error
-
-
-async def _actions(wired: Wired, page: ActionPage) -> dict[str, Any] | None:
-    if page.action_plan_uuid and page.audit_uuid:
-        raise InvalidInput("Filtering actions on both audit and action-plan is prohibited")
-    if page.audit_uuid:
-        audit = await wired.store.find(Audit, typed_uuid("audit_uuid", page.audit_uuid) or "")
-        plans = await wired.store.list(ActionPlan, {"audit_id": audit.id}) if audit else []
-        return {"action_plan_id": [plan.id for plan in plans]} if plans else None
-    plan = typed_uuid("action_plan_uuid", page.action_plan_uuid)
-    return await filter_by(wired.store, "action_plan_id", ActionPlan, plan)
-
-
-@router.get("/actions", tags=["actions"])
-async def list_actions(wired: Wired, page: Acts, base: Base, asked: Asked) -> Body:
-    """Actions, one page."""
-    return await listing(wired, ACTIONS, page, await _actions(wired, page), base, asked, detail=False)
-
-
-@router.get("/actions/detail", tags=["actions"])
-async def list_actions_in_detail(wired: Wired, page: Acts, base: Base, asked: Asked) -> Body:
-    """Actions with all fields, one page."""
-    return await listing(wired, ACTIONS, page, await _actions(wired, page), base, asked, detail=True)
-
-
-@router.get("/actions/{ident}", tags=["actions"])
-async def show_action(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
-    """One action by uuid."""
-    return await show(wired, ACTIONS, await by_uuid(wired.store, Action, ident), base, asked)
+        raise InvalidInput(f"Couldn't delete when state is '{seen.row.state}'.") from error

@@ -138,6 +138,11 @@ class Client:
             query["marker"] = page["explanation"][-1]["action_uuid"]
             whole.pop("next")
 
+    def notes(self, plan_uuid: str) -> list[str]:
+        """What planning left out of a plan, and why."""
+        page = self.request("GET", f"/v1/action_plans/{plan_uuid}/explanation", params={"limit": 1})
+        return list(page["notes"])
+
     def cluster(self) -> Body:
         """Figures of the cluster as last collected."""
         return self.request("GET", "/v1/cluster")

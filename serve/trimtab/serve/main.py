@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -240,14 +241,15 @@ def list_plans(
 
 @plans.command("show")
 def show_plan(uuid: str, as_json: AsJson = False, url: Url = HERE) -> None:
-    """One action plan with its actions and its effect."""
+    """One action plan with its actions, its effect, and what planning left out."""
     with Client(url) as client:
         plan, actions = client.show("action_plans", uuid), client.all("actions", detail=True, action_plan_uuid=uuid)
-        effect = client.effect(uuid)
+        effect, notes = client.effect(uuid), client.notes(uuid)
+    more = {"rehearsed": effect["rehearsed"], "measured": effect["measured"], "notes": notes}
     if as_json:
-        _print_json({**plan, "actions": actions, "rehearsed": effect["rehearsed"], "measured": effect["measured"]})
+        _print_json({**plan, "actions": actions, **more})
         return
-    _print_one({**plan, "rehearsed": effect["rehearsed"], "measured": effect["measured"]})
+    _print_one({**plan, **more, "notes": "\n".join(notes) or "–"})
     console.print(actions_table(actions))
 
 
@@ -388,7 +390,7 @@ def _print_one(body: dict[str, Any]) -> None:
     table = Table("Field", "Value", show_header=False)
     for name, value in body.items():
         if name != "links":
-            table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
+            table.add_row(name, escape(json.dumps(value) if isinstance(value, dict | list) else str(value)))
     console.print(table)
 
 

@@ -17,6 +17,7 @@ from trimtab.platform.store.port import StorePort
 log = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 255
+SKIPPED_SOME = "One or more actions were skipped."
 FRESH_S = 0.1  # wall seconds for which a look at the plan is good: many actions start in the same moment
 UNFINISHED = (PlanState.PENDING, PlanState.ONGOING, PlanState.CANCELLING)
 FINAL = frozenset({ActionState.SUCCEEDED, ActionState.FAILED, ActionState.CANCELLED, ActionState.SKIPPED})
@@ -97,6 +98,21 @@ class Ledger:
                 found[uuid] = self.actions[uuid]
                 todo += self.actions[uuid].parents
         return list(found.values())
+
+    def outcome(self) -> str | None:
+        """What to say of the plan at its end: the first action that failed and why, then Watcher's word on skips."""
+        rows = list(self.actions.values())
+        failed = [action for action in rows if action.state == ActionState.FAILED]
+        more = [SKIPPED_SOME] if any(action.state == ActionState.SKIPPED for action in rows) else []
+        if not failed:
+            return more[0] if more else None
+        first = min(failed, key=lambda action: action.finished_at or self.moment())
+        if len(failed) > 1:
+            more.insert(0, f"{len(failed) - 1} more failed")
+        tail = "".join(f"; {text}" for text in more)
+        head = f"{named(first)}: {first.status_message or 'failed'}"
+        room = LONGEST_MESSAGE - len(tail)
+        return (head if len(head) <= room else f"{head[: room - 1]}…") + tail
 
     def moment(self) -> datetime:
         """Now, by the wall's clock."""

@@ -23,8 +23,6 @@ from trimtab.platform.states import ActionState, PlanState
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.watch import Watch
 
-SKIPPED_SOME = "One or more actions were skipped."
-
 
 async def run_plan(
     store: StorePort,
@@ -116,7 +114,7 @@ class _Story:
 
     async def _end(self) -> ActionPlan:
         states = {action.state for action in self.ledger.actions.values()}
-        message = SKIPPED_SOME if ActionState.SKIPPED in states else None
+        message = self.ledger.outcome()
         if self.ledger.plan.state == PlanState.CANCELLING and ActionState.CANCELLED in states:
             return await self.ledger.advance("stopped", message)
         return await self.ledger.advance("fail" if ActionState.FAILED in states else "succeed", message)

@@ -56,6 +56,11 @@ def update(kind: type[Record], names: Iterable[str], condition: str, more: Seque
     return f'UPDATE "{kind.kind}" SET {sets} WHERE {condition}'  # noqa: S608
 
 
+def remove(kind: type[Record], condition: str) -> str:
+    """DELETE the rows themselves, for what is not kept once it is deleted."""
+    return f'DELETE FROM "{kind.kind}" WHERE {condition}'  # noqa: S608
+
+
 def update_from(kind: type[Record], names: Iterable[str], view: str) -> str:
     """UPDATE columns of the rows that a view has, by id."""
     sets = ", ".join(f'"{name}" = {view}."{name}"' for name in names)

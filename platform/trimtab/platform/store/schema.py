@@ -32,11 +32,15 @@ def create_table(con: DuckDBPyConnection, kind: type[Record]) -> None:
     con.execute(f'CREATE TABLE "{kind.kind}" ({", ".join(column.sql for column in columns(kind).values())})')
 
 
+GONE = "DELETE FROM explanation WHERE action_plan_id IN (SELECT id FROM action_plan WHERE deleted <> 0)"
+
 # Version 1 is `create_everything`. A field added to a record needs a migration here, for example
 #   Migration(2, "audits have a colour", lambda con: con.execute('ALTER TABLE audit ADD COLUMN colour VARCHAR'))
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "there are what-ifs", lambda con: create_table(con, WhatIf)),
     Migration(3, "plans explain themselves", lambda con: create_table(con, Explanation)),
+    Migration(4, "plans have notes", lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN notes VARCHAR")),
+    Migration(5, "explanations go with their plans", lambda con: con.execute(GONE)),
 )
 
 

@@ -22,6 +22,7 @@ from trimtab.platform.records import (
     Claimable,
     EfficacyIndicator,
     Event,
+    Explanation,
     Goal,
     Record,
     ScoringEngine,
@@ -346,7 +347,7 @@ class Transaction:
         self._con.execute(query.update(kind, cells, condition), [*cells.values(), *parameters])
 
     def delete(self, record: R) -> R:
-        """Soft delete; a plan takes its actions and indicators along.
+        """Soft delete; a plan takes its actions and indicators along, and its explanations are removed.
 
         Raises:
             IllegalTransition: the record's state does not allow it.
@@ -363,6 +364,8 @@ class Transaction:
         self.move_all(Action, {"action_plan_id": plan.id}, "delete", {}, None)
         for indicator in self.rows(EfficacyIndicator, {"action_plan_id": plan.id}):
             self.change(indicator, {"deleted_at": self.now, "deleted": indicator.id})
+        # Nobody can ask for them any more, and those of a large plan are the largest part of it.
+        self._con.execute(query.remove(Explanation, "action_plan_id = ?"), [plan.id])
 
     def _select(self, kind: type[R], rest: str, parameters: Sequence[Any]) -> Rows[R]:
         rows = self._con.execute(query.select(kind, rest), parameters).fetchall()
