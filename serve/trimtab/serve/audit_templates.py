@@ -19,6 +19,7 @@ from trimtab.serve.faults import refused
 from trimtab.serve.microversions import check_patched, check_posted
 from trimtab.serve.parameters import checked
 from trimtab.serve.patching import Operation
+from trimtab.serve.policy import allowed
 from trimtab.serve.resources import Asked, Base, Mounted, Page, Shown, Wired, listing, show, stored
 from trimtab.serve.wire import AUDIT_TEMPLATES, Body
 
@@ -59,28 +60,51 @@ def _called(page: TemplatePage) -> dict[str, str | None]:
 
 
 @router.get("")
-async def list_templates(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
+async def list_templates(
+    wired: Wired,
+    page: Filtered,
+    _: Annotated[None, allowed("audit_template:get_all")],
+    base: Base,
+    asked: Asked,
+    deleted: Shown,
+) -> Body:
     """Audit templates, one page; `goal` and `strategy` (uuid or name) narrow them."""
     called = _called(page)
     return await listing(wired, AUDIT_TEMPLATES, page, {}, base, asked, detail=False, called=called, deleted=deleted)
 
 
 @router.get("/detail")
-async def list_templates_in_detail(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
+async def list_templates_in_detail(
+    wired: Wired,
+    page: Filtered,
+    _: Annotated[None, allowed("audit_template:detail")],
+    base: Base,
+    asked: Asked,
+    deleted: Shown,
+) -> Body:
     """Audit templates with all fields, one page."""
     called = _called(page)
     return await listing(wired, AUDIT_TEMPLATES, page, {}, base, asked, detail=True, called=called, deleted=deleted)
 
 
 @router.get("/{ident}")
-async def show_template(seen: Named, base: Base, asked: Asked) -> Body:
+async def show_template(
+    seen: Named, _: Annotated[None, allowed("audit_template:get")], base: Base, asked: Asked
+) -> Body:
     """One audit template by id, uuid or name."""
     return AUDIT_TEMPLATES.show(seen.row, seen.related, base, asked)
 
 
 @router.post("", status_code=201)
 async def create_template(
-    new: New, request: Request, response: Response, wired: Wired, base: Base, mounted: Mounted, asked: Asked
+    new: New,
+    _: Annotated[None, allowed("audit_template:create")],
+    request: Request,
+    response: Response,
+    wired: Wired,
+    base: Base,
+    mounted: Mounted,
+    asked: Asked,
 ) -> Body:
     """Create an audit template."""
     check_posted("audit_template", new.model_dump(), asked)
@@ -110,7 +134,15 @@ async def create_template(
 
 
 @router.patch("/{ident}")
-async def patch_template(ident: str, operations: Patch, seen: Named, wired: Wired, base: Base, asked: Asked) -> Body:
+async def patch_template(
+    ident: str,
+    operations: Patch,
+    seen: Named,
+    _: Annotated[None, allowed("audit_template:update")],
+    wired: Wired,
+    base: Base,
+    asked: Asked,
+) -> Body:
     """Change an audit template; `goal` and `strategy` are given by uuid or name."""
     check_patched("audit_template", (operation.root for operation in operations), asked)
     old = seen.row
@@ -139,7 +171,7 @@ async def patch_template(ident: str, operations: Patch, seen: Named, wired: Wire
 
 
 @router.delete("/{ident}", status_code=204)
-async def delete_template(seen: Named, wired: Wired) -> None:
+async def delete_template(seen: Named, _: Annotated[None, allowed("audit_template:delete")], wired: Wired) -> None:
     """Soft-delete an audit template; its audits stay."""
     await wired.store.delete(AuditTemplate, seen.row.uuid)
 

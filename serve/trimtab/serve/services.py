@@ -14,6 +14,7 @@ from trimtab.platform.records import Service
 from trimtab.platform.settings import Settings
 from trimtab.platform.store.views import Related
 from trimtab.serve.arguments import Route, query
+from trimtab.serve.policy import allowed
 from trimtab.serve.resources import Asked, Base, Page, Shown, Wired, listing
 from trimtab.serve.wire import SERVICES, Body, Resource, naive
 
@@ -58,20 +59,30 @@ async def _named(ident: str, wired: Wired, deleted: Shown) -> Service:
 
 
 @router.get("")
-async def list_services(wired: Wired, page: Paged, base: Base, asked: Asked, deleted: Shown) -> Body:
+async def list_services(
+    wired: Wired, page: Paged, _: Annotated[None, allowed("service:get_all")], base: Base, asked: Asked, deleted: Shown
+) -> Body:
     """Services, one page."""
     shape = _at(datetime.now(UTC), wired.settings)
     return await listing(wired, shape, page, {}, base, asked, detail=False, deleted=deleted)
 
 
 @router.get("/detail")
-async def list_services_in_detail(wired: Wired, page: Paged, base: Base, asked: Asked, deleted: Shown) -> Body:
+async def list_services_in_detail(
+    wired: Wired, page: Paged, _: Annotated[None, allowed("service:detail")], base: Base, asked: Asked, deleted: Shown
+) -> Body:
     """Services with when each was last seen, one page."""
     shape = _at(datetime.now(UTC), wired.settings)
     return await listing(wired, shape, page, {}, base, asked, detail=True, deleted=deleted)
 
 
 @router.get("/{ident}")
-async def show_service(service: Annotated[Service, Depends(_named)], wired: Wired, base: Base, asked: Asked) -> Body:
+async def show_service(
+    service: Annotated[Service, Depends(_named)],
+    _: Annotated[None, allowed("service:get")],
+    wired: Wired,
+    base: Base,
+    asked: Asked,
+) -> Body:
     """One service by id, or by name where only one host runs it."""
     return _at(datetime.now(UTC), wired.settings).show(service, Related(), base, asked)
