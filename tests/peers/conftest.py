@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.peers import environments, server
-from tests.peers.shells import Access, Nursery
+from tests.peers.shells import Access
+from tests.peers.workers import Worker
 
 
 def needed(name: str) -> None:
@@ -18,8 +19,11 @@ def needed(name: str) -> None:
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server without authentication; its address."""
-    with server.running(tmp_path_factory.mktemp("trimtab"), {}) as url:
-        yield url
+    try:
+        with server.running(tmp_path_factory.mktemp("trimtab"), {}) as url:
+            yield url
+    except server.NotUpError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +33,10 @@ def trimtab(address: str) -> server.Trimtab:
 
 
 @pytest.fixture(scope="session")
-def nursery(address: str) -> Iterator[Nursery]:
+def nursery(address: str) -> Iterator[Worker]:
     """Where command-line programs come from."""
     needed("client")
-    made = Nursery(address)
+    made = Worker("client", "shell_nursery.py", address)
     yield made
     made.close()
 

@@ -30,6 +30,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class NotUpError(Exception):
+    """The server did not start; the message has the end of its log."""
+
+
 class Trimtab:
     """The running server as a test sees it: its address and plain HTTP, beside the client that is tested."""
 
@@ -108,13 +112,14 @@ def running(folder: Path, options: Mapping[str, str]) -> Iterator[str]:
         ready, deadline = folder / "data" / "ready.json", time.monotonic() + START_S
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"trimtab did not come up; its log ends:\n{log.read_text(errors='replace')[-3000:]}")
+                raise NotUpError(f"trimtab did not come up; its log ends:\n{log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.2)
         yield str(json.loads(ready.read_text())["api"])
     finally:
-        family = [process, *process.children(recursive=True)] if process.is_running() else []
-        process.terminate()
-        psutil.wait_procs([process], timeout=STOP_S)
-        _, left = psutil.wait_procs(family, timeout=5.0)
-        for survivor in left:
-            survivor.kill()
+        if process.is_running():
+            family = process.children(recursive=True)
+            process.terminate()
+            process.wait(STOP_S)
+            _, left = psutil.wait_procs(family, timeout=5.0)
+            for survivor in left:
+                survivor.kill()

@@ -3,48 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tests.peers import environments
-
-NURSERY = Path(__file__).with_name("shell_nursery.py")
-
-
-def bare_environment() -> dict[str, str]:
-    """This process's environment without any OpenStack client's options."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
-
-
-class Nursery:
-    """The process that forks command-line programs."""
-
-    def __init__(self, url: str) -> None:
-        command = [str(environments.programs("client") / "python"), str(NURSERY), url]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=bare_environment()
-        )
-        assert self._read() == "ready"
-
-    def _read(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def run(self, program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Done:
-        assert self.process.stdin is not None
-        order = {"program": program, "arguments": list(arguments), "environment": dict(environment)}
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return Done(**json.loads(self._read()))
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(10)
+from tests.peers.workers import Worker
 
 
 @dataclass(frozen=True)
@@ -68,7 +31,7 @@ class Access:
 class Shell:
     """One of the programs at one microversion."""
 
-    nursery: Nursery
+    nursery: Worker
     access: Access
     program: str
     version: str | None  # None: what the client sends by itself
@@ -88,7 +51,8 @@ class Shell:
         version = [] if self.version is None else ["--os-infra-optim-api-version", self.version]
         words = ["optimize"] if self.program == "openstack" else []
         environment = self.access.openstack if self.program == "openstack" else self.access.watcher
-        return self.nursery.run(self.program, [*version, *words, *arguments], environment)
+        words = [*version, *words, *arguments]
+        return Done(**self.nursery.ask(program=self.program, arguments=words, environment=dict(environment)))
 
     def ok(self, *arguments: str) -> str:
         """What a command prints that must succeed."""

@@ -11,7 +11,8 @@ import pytest
 from tests.peers import columns
 from tests.peers.columns import action_full, audit_full, audit_shown, plan_full, shown, state_shown, strategy_shown
 from tests.peers.server import AUDIT_ENDED, PLAN_ENDED, Trimtab
-from tests.peers.shells import Access, Nursery, Shell
+from tests.peers.shells import Access, Shell
+from tests.peers.workers import Worker
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 
@@ -25,7 +26,7 @@ LONG_SLEEP = {"actions": [{"action_type": "sleep", "input_parameters": {"duratio
     params=[(program, version) for version in VERSIONS for program in ("watcher", "openstack")],
     ids=lambda pair: f"{pair[0]}-{pair[1] or 'default'}",
 )
-def shell(request: pytest.FixtureRequest, nursery: Nursery, open_access: Access) -> Shell:
+def shell(request: pytest.FixtureRequest, nursery: Worker, open_access: Access) -> Shell:
     """One program at one microversion."""
     program, version = request.param
     return Shell(nursery, open_access, program, version)
@@ -384,7 +385,7 @@ def test_tables_of_plans_have_their_efficacy(shell: Shell, trimtab: Trimtab) -> 
 
 
 @pytest.mark.parametrize("program", ["watcher", "openstack"])
-def test_versions_that_the_server_lacks_are_refused(program: str, nursery: Nursery, open_access: Access) -> None:
+def test_versions_that_the_server_lacks_are_refused(program: str, nursery: Worker, open_access: Access) -> None:
     told = Shell(nursery, open_access, program, "1.99").fails("goal", "list").replace("\n", " ")
     assert "1.99 is not supported" in told
     assert "Supported version range is 1.0 to 1.7" in told
