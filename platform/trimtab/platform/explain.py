@@ -16,11 +16,11 @@ import numpy.typing as npt
 from trimtab.platform import rules
 from trimtab.platform.alternatives import OVERLOAD_PCT, Elsewhere, Field
 from trimtab.platform.contracts import Goal
+from trimtab.platform.effort import Effort, effort
 from trimtab.platform.model import MEMORY, VCPU, ClusterModel
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.observed import Observed, observed
-from trimtab.platform.planner.durations import migration_s, transfer
 from trimtab.platform.planner.wire import label
 from trimtab.platform.proposal import Candidate, Plan, PlannedAction
 from trimtab.platform.rules import Violation
@@ -94,8 +94,7 @@ class _Ground:
     counted: Bools  # hosts of the deviation
     before: _Spread
     after: _Spread
-    seconds: Floats
-    gib: Floats
+    takes: Effort
 
 
 class _Spread(NamedTuple):
@@ -124,7 +123,7 @@ def explain(
     place = model.host_of.copy()
     for n in moves:
         place[plan.actions[n].instance] = plan.actions[n].destination
-    ground = _ground(model, candidate, plan, goal, use, place)
+    ground = _ground(snapshot, candidate, plan, goal, use, place)
     opened, closed = np.zeros(model.hosts, bool), ground.emptied.copy()
     for action in plan.actions:
         if action.instance < 0 and action.host >= 0:
@@ -144,7 +143,8 @@ def explain(
     return tuple(reasons)
 
 
-def _ground(model: ClusterModel, candidate: Candidate, plan: Plan, goal: Goal, use: Observed, place: Ints) -> _Ground:
+def _ground(snapshot: Snapshot, candidate: Candidate, plan: Plan, goal: Goal, use: Observed, place: Ints) -> _Ground:
+    model = snapshot.model
     own = np.column_stack([model.need, use.cores, use.memory_mb, np.ones(model.instances)])
     size = np.column_stack([model.capacity, model.total[:, [VCPU, MEMORY]], np.full(model.hosts, 100.0)])
     start, end = _sums(model, own, model.host_of), _sums(model, own, place)
@@ -158,11 +158,6 @@ def _ground(model: ClusterModel, candidate: Candidate, plan: Plan, goal: Goal, u
         elif action.host >= 0 and action.parameters.get("state") in CLOSING:
             closing[action.host].append(n)
     children = _children(plan)
-    moves = plan.migrations()
-    rows = np.array([plan.actions[n].instance for n in moves], np.int32)
-    live = np.array([plan.actions[n].live for n in moves], bool)
-    seconds, gib = np.zeros(len(plan.actions)), np.zeros(len(plan.actions))
-    seconds[moves], gib[moves] = migration_s(model, rows, live), transfer(model, rows, live).gib
     counted = model.usable | (start[:, COUNT] > 0) | (end[:, COUNT] > 0)
     return _Ground(
         model=model,
@@ -184,8 +179,7 @@ def _ground(model: ClusterModel, candidate: Candidate, plan: Plan, goal: Goal, u
         counted=counted,
         before=_spread(start[:, CPU], size[:, CPU], counted),
         after=_spread(end[:, CPU], size[:, CPU], counted),
-        seconds=seconds,
-        gib=gib,
+        takes=effort(snapshot, plan),
     )
 
 
@@ -282,8 +276,8 @@ def _of_move(ground: _Ground, n: int, action: PlannedAction, elsewhere: Elsewher
         empties,
         cures,
         elsewhere,
-        float(ground.seconds[n]),
-        float(ground.gib[n]),
+        float(ground.takes.seconds[n]),
+        float(ground.takes.gib[n]),
         action.needs_room_of,
         tuple(ground.children[n]),
         ground.blocks[n],
@@ -439,6 +433,8 @@ def _of_act(ground: _Ground, n: int, action: PlannedAction) -> Reason:
         f"{subject}: {state}" if state else subject,
         tuple(why),
         tuple(without),
+        duration_s=float(ground.takes.seconds[n]),
+        gib=float(ground.takes.gib[n]),
         needs_room_of=action.needs_room_of,
         awaited_by=tuple(ground.children[n]),
         blocks=ground.blocks[n],

@@ -62,8 +62,9 @@ def _lines(row: Body) -> Iterator[RenderableType]:
         yield _hosts(row)
     if row["elsewhere"]:
         yield from _elsewhere(row["elsewhere"])
-    if row["gib"]:
-        yield f"[dim]takes about {row['duration_s']:.0f} s and sends {row['gib']:.1f} GiB[/dim]"
+    if row["duration_s"]:
+        sent = f" and sends {row['gib']:.1f} GiB" if row["gib"] else ""
+        yield f"[dim]takes about {row['duration_s']:.0f} s{sent}[/dim]"
     counted = (("waits for room of", row["needs_room_of"]), ("awaited by", row["awaited_by"]))
     waits = [f"{word} {len(others)}" for word, others in counted if others]
     if waits:
