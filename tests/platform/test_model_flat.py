@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,13 +23,13 @@ from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver, local_call
 from trimtab.simulator.truth import CloudSpec
 
-NODE = {
+NODE: dict[str, Any] = {
     "node_uuid": str, "node_hostname": str, "node_status": str, "node_disabled_reason": (str, type(None)),
     "node_state": str, "node_memory": int, "node_memory_mb_reserved": int, "node_disk": int,
     "node_disk_gb_reserved": int, "node_vcpus": int, "node_vcpu_reserved": int, "node_memory_ratio": float,
     "node_vcpu_ratio": float, "node_disk_ratio": float,
 }  # fmt: skip
-SERVER = {
+SERVER: dict[str, Any] = {
     "server_uuid": str, "server_watcher_exclude": bool, "server_name": str, "server_state": str, "server_memory": int,
     "server_disk": int, "server_vcpus": int, "server_metadata": dict, "server_project_id": str, "server_locked": bool,
     "server_pinned_az": str, "server_flavor_extra_specs": dict,
@@ -146,7 +147,7 @@ def test_the_list_is_what_plain_loops_would_write(seed: int, hosts: int, instanc
             }
         ),
     )
-    plain = []
+    plain: list[Any] = []
     for host in sorted(range(hosts), key=one.host_id):
         node = (one.host_id(host), one.host_name(host), int(one.total[host, 0]))
         members = sorted((v for v in range(instances) if one.host_of[v] == host), key=one.instance_id)

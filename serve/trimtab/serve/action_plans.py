@@ -15,6 +15,7 @@ from trimtab.platform.store.views import View
 from trimtab.serve import plan_fields
 from trimtab.serve.arguments import Arguments, Route, parsed_body, query, read_patch
 from trimtab.serve.patching import Operation
+from trimtab.serve.policy import allowed
 from trimtab.serve.resources import (
     Asked,
     Base,
@@ -62,6 +63,12 @@ Reasons = Annotated[ReasonPage, Depends(query(ReasonPage))]
 Patch = Annotated[tuple[Operation, ...], Depends(read_patch)]
 Named = Annotated[View[ActionPlan], Depends(stored(ActionPlan, by_uuid=True))]
 Nothing = Annotated[None, Depends(_nothing)]
+MayList = Annotated[None, allowed("action_plan:get_all")]
+MayDetail = Annotated[None, allowed("action_plan:detail")]
+MaySee = Annotated[None, allowed("action_plan:get")]
+MayUpdate = Annotated[None, allowed("action_plan:update")]
+MayStart = Annotated[None, allowed("action_plan:start")]
+MayDelete = Annotated[None, allowed("action_plan:delete")]
 
 
 def _called(page: PlanPage) -> dict[str, str | None]:
@@ -69,34 +76,36 @@ def _called(page: PlanPage) -> dict[str, str | None]:
 
 
 @router.get("")
-async def list_plans(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
+async def list_plans(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown, _: MayList) -> Body:
     """Action plans, one page; `audit_uuid` and `strategy` (uuid or name) narrow them."""
     called = _called(page)
     return await listing(wired, ACTION_PLANS, page, {}, base, asked, detail=False, called=called, deleted=deleted)
 
 
 @router.get("/detail")
-async def list_plans_in_detail(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown) -> Body:
+async def list_plans_in_detail(
+    wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown, _: MayDetail
+) -> Body:
     """Action plans with all fields, one page."""
     called = _called(page)
     return await listing(wired, ACTION_PLANS, page, {}, base, asked, detail=True, called=called, deleted=deleted)
 
 
 @router.get("/{ident}")
-async def show_plan(seen: Named, base: Base, asked: Asked) -> Body:
+async def show_plan(seen: Named, base: Base, asked: Asked, _: MaySee) -> Body:
     """One action plan by uuid."""
     return ACTION_PLANS.show(seen.row, seen.related, base, asked)
 
 
 @router.get("/{ident}/effect")
-async def show_effect(seen: Named) -> Body:
+async def show_effect(seen: Named, _: MaySee) -> Body:
     """Rehearsed and measured score of a plan; measured is empty until the horizon has passed."""
     plan = seen.row
     return {"uuid": plan.uuid, "state": plan.state, "rehearsed": plan.rehearsed, "measured": plan.measured}
 
 
 @router.get("/{ident}/explanation")
-async def show_explanation(seen: Named, wired: Wired, base: Base, page: Reasons) -> Body:
+async def show_explanation(seen: Named, wired: Wired, base: Base, page: Reasons, _: MaySee) -> Body:
     """Why each action is in the plan, in the plan's order: what it improves, what else was possible, what needs it."""
     plan = seen.row
     limit = page_size(Page(limit=page.limit), wired.settings.max_limit)
@@ -118,7 +127,7 @@ async def show_explanation(seen: Named, wired: Wired, base: Base, page: Reasons)
 
 
 @router.get("/{ident}/progress")
-async def show_progress(seen: Named, wired: Wired) -> Body:
+async def show_progress(seen: Named, wired: Wired, _: MaySee) -> Body:
     """How far a plan is: its state, and how many of its actions are in which state. Cheap enough to be asked often."""
     plan = seen.row
     counts = {
@@ -135,7 +144,7 @@ async def show_progress(seen: Named, wired: Wired) -> Body:
 
 
 @router.get("/{ident}/timeline")
-async def show_timeline(seen: Named, wired: Wired) -> Body:
+async def show_timeline(seen: Named, wired: Wired, _: MaySee) -> Body:
     """When each action of a plan began and ended (wall time), in order of their beginning."""
     plan = seen.row
     actions = await wired.store.list(Action, {"action_plan_id": plan.id})
@@ -153,9 +162,8 @@ async def show_timeline(seen: Named, wired: Wired) -> Body:
 
 
 @router.post("/{ident}/start")
-async def start_plan(seen: Named, wired: Wired, base: Base, asked: Asked, nothing: Nothing) -> Body:
+async def start_plan(_: Nothing, seen: Named, wired: Wired, base: Base, asked: Asked, __: MayStart) -> Body:
     """Start a recommended plan: it becomes PENDING and an applier takes it."""
-    del nothing
     try:
         started = await wired.store.transition(ActionPlan, seen.row.uuid, "start")
     except IllegalTransition as error:
@@ -166,7 +174,7 @@ async def start_plan(seen: Named, wired: Wired, base: Base, asked: Asked, nothin
 
 
 @router.patch("/{ident}")
-async def patch_plan(operations: Patch, seen: Named, wired: Wired, base: Base, asked: Asked) -> Body:
+async def patch_plan(operations: Patch, seen: Named, wired: Wired, base: Base, asked: Asked, _: MayUpdate) -> Body:
     """Start (PENDING) or cancel (CANCELLED, CANCELLING) a plan."""
     plan = seen.row
     event, changes = plan_fields.patched_plan(plan, operations)
@@ -194,7 +202,7 @@ async def _check_pointers(wired: Wired, changes: dict[str, Any]) -> None:
 
 
 @router.delete("/{ident}", status_code=204)
-async def delete_plan(seen: Named, wired: Wired) -> None:
+async def delete_plan(seen: Named, wired: Wired, _: MayDelete) -> None:
     """Soft-delete a plan that is not at work, with its actions and indicators."""
     try:
         await wired.store.delete(ActionPlan, seen.row.uuid)

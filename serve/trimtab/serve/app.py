@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from trimtab.serve import (
     action_plans,
+    actions,
     audit_templates,
     audits,
     catalogue,
@@ -19,7 +20,7 @@ from trimtab.serve.microversions import HIGHEST
 from trimtab.serve.resources import Backend
 from trimtab.serve.transport import Transport
 
-PARTS = (discovery, catalogue, audit_templates, audits, action_plans, services, whatifs, monitoring)
+PARTS = (discovery, catalogue, audit_templates, audits, action_plans, actions, services, whatifs, monitoring)
 
 
 def create_app(backend: Backend) -> FastAPI:
