@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
+import pytest_asyncio
 import uvicorn
 
 from trimtab.platform.applier import serve_plans
@@ -20,8 +21,10 @@ from trimtab.platform.collector import Collector
 from trimtab.platform.compute import InProcess
 from trimtab.platform.contracts import Tools
 from trimtab.platform.engine import Frozen, Parts, serve_audits
+from trimtab.platform.model.flat import Flat, flat
 from trimtab.platform.planner import PLANNERS
 from trimtab.platform.plugins import load
+from trimtab.platform.scope import narrow
 from trimtab.platform.settings import Settings
 from trimtab.platform.snapshot import Snapshot
 from trimtab.platform.store.measurements import Measurements
@@ -139,6 +142,9 @@ async def whole(
     async def model_table(_: str) -> bytes | None:
         return None
 
+    async def data_model(scope: Any) -> Flat:
+        return flat(narrow(await collector.newest(), scope)[0])
+
     files = SweepsPort.direct(Sweeps(folder / "whatifs"))
     sweeps = asyncio.Event()
 
@@ -152,7 +158,19 @@ async def whole(
         sweeping = whatif_engine.Parts(port, files, here)
         tasks.append(asyncio.create_task(whatif_engine.serve_whatifs(sweeping, sweeps, idle_s=0.05)))
     whatifs = WhatIfParts(files, snapshot, whatif_changed)
-    app = create_app(Backend(port, settings, audit_created, plan_started, cluster, model_table, whatifs))
+    app = create_app(
+        Backend(
+            port,
+            settings,
+            audit_created,
+            plan_started,
+            cluster,
+            model_table,
+            whatifs,
+            data_model,
+            collector.availability,
+        )
+    )
     transport = httpx.ASGITransport(app)
     headers = {"OpenStack-API-Version": "infra-optim latest"}
     async with httpx.AsyncClient(transport=transport, base_url="http://trimtab:9322", headers=headers) as http:
@@ -169,6 +187,14 @@ async def whole(
 async def idle(tmp_path: Path) -> AsyncIterator[Whole]:
     """HTTP over a real store; nobody takes audits or plans, so that their states stay put."""
     async with whole(tmp_path, CloudSpec(hosts=6, instances=20, seed=3), working=False) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole]:
+    """Like `idle`, one for a whole file of tests: for those that ask much and leave little behind."""
+    folder = tmp_path_factory.mktemp("shared")
+    async with whole(folder, CloudSpec(hosts=6, instances=20, seed=3), working=False) as running:
         yield running
 
 

@@ -10,17 +10,22 @@ from trimtab.serve import (
     audit_templates,
     audits,
     catalogue,
+    data_model,
     discovery,
     faults,
     monitoring,
     services,
+    strategy_state,
     whatifs,
 )
 from trimtab.serve.microversions import HIGHEST
 from trimtab.serve.resources import Backend
 from trimtab.serve.transport import Transport
 
-PARTS = (discovery, catalogue, audit_templates, audits, action_plans, actions, services, whatifs, monitoring)
+PARTS = (
+    discovery, catalogue, strategy_state, audit_templates, audits, action_plans, actions, services, data_model, whatifs,
+    monitoring,
+)  # fmt: skip
 
 
 def create_app(backend: Backend) -> FastAPI:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,19 +24,20 @@ from ray.exceptions import RayError  # isort: skip
 
 from trimtab.platform.applier import serve_plans
 from trimtab.platform.clocks import PacedClock, WallClock
-from trimtab.platform.collector import Collector
+from trimtab.platform.collector import Availability, Collector
 from trimtab.platform.contracts import Score, Tools
 from trimtab.platform.engine import Parts
 from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
 from trimtab.platform.model import ClusterModel, read_model, write_model
+from trimtab.platform.model.flat import Flat
 from trimtab.platform.plugins import load, scoring_engines
-from trimtab.platform.records import Goal, ScoringEngine, Strategy
+from trimtab.platform.records import Goal, Json, ScoringEngine, Strategy
 from trimtab.platform.rules import AnyRule, read_rules
 from trimtab.platform.runtime import actors
 from trimtab.platform.runtime.compute import RayCompute
 from trimtab.platform.schema import parameters_spec
 from trimtab.platform.settings import Settings
-from trimtab.platform.snapshot import Snapshot
+from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.platform.store.measurements import Measurements
 from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.platform.store.state import Store
@@ -235,6 +236,12 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
     async def model_table(name: str) -> bytes | None:
         return await from_model(model.table, name)
 
+    async def data_model(scope: Sequence[Json]) -> Flat:
+        return await from_model(model.flat, scope)
+
+    async def availability(needs: Sequence[Need]) -> Availability:
+        return await from_model(model.availability, needs)
+
     async def snapshot() -> Snapshot:
         return (await actors.freeze_through(model, [], [], [])).snapshot
 
@@ -249,6 +256,8 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
         cluster=cluster,
         model_table=model_table,
         whatifs=WhatIfParts(SweepsPort(actors.call_of(_actor("state"), "sweeps")), snapshot, whatif_changed),
+        data_model=data_model,
+        availability=availability,
     )
 
 

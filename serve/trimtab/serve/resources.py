@@ -10,10 +10,12 @@ from urllib.parse import urlencode
 from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from trimtab.platform.collector import Availability
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.records import Record
+from trimtab.platform.model.flat import Flat
+from trimtab.platform.records import Json, Record
 from trimtab.platform.settings import Settings
-from trimtab.platform.snapshot import Snapshot
+from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.platform.store.views import View
 from trimtab.serve import wire
@@ -45,6 +47,8 @@ class Backend:
     cluster: Callable[[], Awaitable[Mapping[str, Any]]]
     model_table: Callable[[str], Awaitable[bytes | None]]  # Parquet of nodes, instances or server_groups
     whatifs: WhatIfParts
+    data_model: Callable[[Sequence[Json]], Awaitable[Flat]]  # the compute model within a scope
+    availability: Callable[[Sequence[Need]], Awaitable[Availability]]  # whether these things are measured
 
 
 def backend(request: Request) -> Backend:
