@@ -71,8 +71,20 @@ def read(model: type[Parameters], given: Mapping[str, Any], where: str) -> Param
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
-        faults = [_fault(dict(problem), model) for problem in error.errors(include_url=False)]
-        raise InvalidInput(f"{where}: {'; '.join(faults)}") from error
+        raise InvalidInput(f"{where}: {'; '.join(_faults(error, model))}") from error
+
+
+def faults(model: type[BaseModel], given: Mapping[str, Any]) -> list[str]:
+    """Everything a pydantic model has against parameters, each with the path of the field; empty when they are fine."""
+    try:
+        model.model_validate(dict(given))
+    except ValidationError as error:
+        return _faults(error, model)
+    return []
+
+
+def _faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    return [_fault(dict(problem), model) for problem in error.errors(include_url=False)]
 
 
 def _fault(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -80,7 +92,7 @@ def _fault(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         known = ", ".join(model.model_fields) or "none"
         return f"there is no parameter {path!r}: use one of {known}"
-    return f"{path}: {problem['msg']}"
+    return f"{path}: {str(problem['msg']).removeprefix('Value error, ')}"
 
 
 def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Audit parameters against a strategy's JSON schema: checked, and completed with its defaults."""
+"""Audit parameters against a strategy's JSON schema and its own rules: checked, and completed with its defaults."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any
 import jsonschema
 
 from trimtab.platform.errors import InvalidInput
+from trimtab.platform.plugins import load
 from trimtab.platform.records import Strategy
+from trimtab.platform.schema import faults
 
 
 def checked(strategy: Strategy, parameters: Mapping[str, Any], field: str = "parameters") -> dict[str, Any]:
     """Parameters with the schema's defaults filled in.
 
     Raises:
-        InvalidInput: an unknown name, or a value the schema refuses; the message names it.
+        InvalidInput: an unknown name, a value the schema refuses, or values that the strategy itself does not take
+            together; the message names them.
     """
     schema = strategy.parameters_spec
     if not schema:
@@ -33,10 +36,14 @@ def checked(strategy: Strategy, parameters: Mapping[str, Any], field: str = "par
         **{name: copy.deepcopy(spec["default"]) for name, spec in known.items() if spec.get("default") is not None},
         **parameters,
     }
+    given = complete if field == "parameters" else dict(parameters)
     try:
-        jsonschema.validate(complete if field == "parameters" else dict(parameters), schema, jsonschema.Draft4Validator)
+        jsonschema.validate(given, schema, jsonschema.Draft4Validator)
     except jsonschema.ValidationError as error:
         place = ".".join(str(part) for part in error.absolute_path)
         where = f"{place}: " if place else ""
         raise InvalidInput(f"Invalid {field} for strategy: {where}{error.message}") from error
-    return complete if field == "parameters" else dict(parameters)
+    installed = load().strategies.get(strategy.name)
+    if installed is not None and (wrong := faults(installed.parameters, given)):
+        raise InvalidInput(f"Invalid {field} for strategy: {'; '.join(wrong)}")
+    return given
