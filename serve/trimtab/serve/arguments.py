@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from trimtab.platform.errors import InvalidInput
@@ -42,7 +42,8 @@ def _never(_: Any) -> Any:
     raise PydanticCustomError("read_only", "Cannot set read only field.")
 
 
-ReadOnly = Annotated[Any, BeforeValidator(_never)]  # a field that answers have and bodies must not; default it to None
+# A field that answers have and bodies must not; default it to None.
+ReadOnly = Annotated[Any, BeforeValidator(_never), WithJsonSchema({"readOnly": True})]
 
 
 def query(model: type[M]) -> Callable[[Request], Awaitable[M]]:
@@ -59,17 +60,27 @@ def query(model: type[M]) -> Callable[[Request], Awaitable[M]]:
 
 def body(model: type[M], argument: str) -> Callable[[Request], Awaitable[M]]:
     """A dependency: the JSON body as this model; Watcher calls it `argument`."""
+    read_object = json_object(argument)
 
     async def read_body(request: Request) -> M:
-        parsed = await parsed_body(request, argument)
-        if not isinstance(parsed, dict):
-            raise refused(argument, parsed, f"Wrong type. Expected '<class 'dict'>', got '{type(parsed)}'")
         try:
-            return model.model_validate(parsed)
+            return model.model_validate(await read_object(request))
         except ValidationError as error:
             raise InvalidInput(in_watchers_words(error.errors(), argument)) from error
 
     return _describes(read_body, openapi=lambda: _body(model.model_json_schema()))
+
+
+def json_object(argument: str) -> Callable[[Request], Awaitable[dict[str, Any]]]:
+    """A dependency: any JSON object as the body."""
+
+    async def read_object(request: Request) -> dict[str, Any]:
+        parsed = await parsed_body(request, argument)
+        if not isinstance(parsed, dict):
+            raise refused(argument, parsed, f"Wrong type. Expected '<class 'dict'>', got '{type(parsed)}'")
+        return parsed
+
+    return _describes(read_object, openapi=lambda: _body({"type": "object"}))
 
 
 async def read_patch(request: Request) -> tuple[patching.Operation, ...]:

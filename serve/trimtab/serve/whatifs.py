@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Depends, Request, Response
 
 from trimtab.platform.errors import Conflict, InvalidInput, NotFound
 from trimtab.platform.records import WhatIf
 from trimtab.platform.states import WhatIfState
+from trimtab.serve.arguments import Arguments, Route, json_object, query
 from trimtab.serve.resources import Asked, Base, Page, Wired, by_uuid, listing, show
 from trimtab.serve.whatif_report import MOST_SERIES, render, sheet_of
 from trimtab.serve.wire import WHATIFS, Body
@@ -22,7 +22,7 @@ from trimtab.simulator.whatif.origin import Origin
 from trimtab.simulator.whatif.reading import read_sweep
 from trimtab.simulator.whatif.summary import AXES, check_column
 
-router = APIRouter(prefix="/v1/whatifs", tags=["what-ifs"])
+router = APIRouter(prefix="/v1/whatifs", tags=["what-ifs"], route_class=Route)
 
 _drawing = asyncio.Lock()  # matplotlib draws one figure at a time
 
@@ -34,10 +34,8 @@ class WhatIfPage(Page):
     name: str | None = None
 
 
-class CellPage(BaseModel):
+class CellPage(Arguments):
     """Paging, sorting and filters of cells."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: int | None = None
     marker: str | None = None
@@ -50,7 +48,9 @@ class CellPage(BaseModel):
 
 
 @router.get("")
-async def list_whatifs(wired: Wired, page: Annotated[WhatIfPage, Query()], base: Base, asked: Asked) -> Body:
+async def list_whatifs(
+    wired: Wired, page: Annotated[WhatIfPage, Depends(query(WhatIfPage))], base: Base, asked: Asked
+) -> Body:
     """Sweeps, one page."""
     known = [state.value for state in WhatIfState if state != WhatIfState.DELETED]
     if page.state is not None and page.state not in known:
@@ -61,7 +61,12 @@ async def list_whatifs(wired: Wired, page: Annotated[WhatIfPage, Query()], base:
 
 @router.post("", status_code=201)
 async def create_whatif(
-    scenario: dict[str, Any], request: Request, response: Response, wired: Wired, base: Base, asked: Asked
+    scenario: Annotated[dict[str, Any], Depends(json_object("scenario"))],
+    request: Request,
+    response: Response,
+    wired: Wired,
+    base: Base,
+    asked: Asked,
 ) -> Body:
     """Check a scenario and run it; its base is the cloud as it is now, unless it names another.
 
@@ -102,7 +107,7 @@ async def show_whatif(ident: str, wired: Wired, base: Base, asked: Asked) -> Bod
 
 
 @router.get("/{ident}/cells")
-async def list_cells(ident: str, wired: Wired, page: Annotated[CellPage, Query()], base: Base) -> Body:
+async def list_cells(ident: str, wired: Wired, page: Annotated[CellPage, Depends(query(CellPage))], base: Base) -> Body:
     """Finished cells, one row each, one page."""
     record = await by_uuid(wired.store, WhatIf, ident)
     if page.limit is not None and page.limit <= 0:
