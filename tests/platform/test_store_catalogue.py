@@ -171,7 +171,7 @@ def test_a_removed_strategy_is_forgotten_by_templates_and_cancels_the_rest(store
     assert states(store, "packer") == UNTOUCHED
     cancelled = store.get(Audit, "mover-PENDING")
     assert cancelled.status_message == "The strategy mover was changed or removed."
-    assert [event.event for event in store.events(record_uuid=cancelled.uuid)] == ["cancel"]
+    assert [event.event for event in store.events(record_uuid=cancelled.uuid)] == ["create", "cancel"]
 
 
 def test_a_removed_goal_stays_in_templates_and_cancels_audits(store: Store) -> None:

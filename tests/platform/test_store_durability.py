@@ -67,7 +67,7 @@ def check_nothing_is_torn(store: Store) -> None:
     plans = {plan.audit_id: plan for plan in store.list(ActionPlan)}
     for audit in store.list(Audit):
         happened = [event.event for event in store.events(record_uuid=audit.uuid)]
-        assert happened == ["run", "succeed"][: ORDER.index(audit.state)]
+        assert happened == ["create", "run", "succeed"][: 1 + ORDER.index(audit.state)]
         plan = plans.pop(audit.id, None)
         assert (plan is not None) == (audit.state == "SUCCEEDED")
         candidates = store.count(CandidateRecord, {"audit_id": audit.id})

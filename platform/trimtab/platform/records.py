@@ -87,6 +87,7 @@ class Audit(Claimable):
     start_time: datetime | None = None
     end_time: datetime | None = None
     force: bool = False
+    triggered_at: datetime | None = None  # when the webhook of an EVENT audit was called; None once the run begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,7 @@ class ActionPlan(Claimable):
     rehearsed: Json = field(default_factory=dict)
     measured: Json = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    rolls_back: str | None = None  # uuid of the plan that this one undoes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +207,15 @@ class Event(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Feed(Record):
+    """How far one reader of the events has come: the id of the last event it is done with."""
+
+    kind: ClassVar[str] = "feed"
+    name: str
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf(Claimable):
     """A sweep of simulations; its results are Parquet parts in the state's folder, under its uuid."""
 
@@ -235,6 +246,7 @@ RECORDS: Mapping[str, type[Record]] = {
         Service,
         ActionDescription,
         Event,
+        Feed,
         WhatIf,
     )
 }

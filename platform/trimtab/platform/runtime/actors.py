@@ -31,7 +31,7 @@ NAMESPACE = "trimtab"
 # Questions that may be asked again when the actor died while it was answering; everything else is reported.
 REPEATABLE = frozenset(
     {"get", "find", "list", "count", "claimable", "events", "claim", "renew", "sync_catalogue", "samples", "aggregate"}
-    | {"keep_origin", "origin", "begin", "add", "counts", "table", "series", "page"}
+    | {"newest_event", "feed", "feed_to", "keep_origin", "origin", "begin", "add", "counts", "table", "series", "page"}
 )
 PATIENCE_S = 60.0
 

@@ -155,6 +155,22 @@ class StorePort:
 
     # -- writing ---------------------------------------------------------------------------------
 
+    async def newest_event(self) -> int:
+        """See `Store.newest_event`."""
+        return await self._call("newest_event", (), {})
+
+    async def feed(self, name: str) -> int:
+        """See `Store.feed`."""
+        return await self._call("feed", (name,), {})
+
+    async def feed_to(self, name: str, position: int) -> None:
+        """See `Store.feed_to`."""
+        await self._call("feed_to", (name, position), {})
+
+    async def note(self, kind: type[Record], uuid: str, event: str, message: str | None = None) -> None:
+        """See `Store.note`."""
+        await self._call("note", (kind, uuid, event, message), {})
+
     async def create(self, record: R, *, key: str | None = None) -> R:
         """See `Store.create`."""
         return await self._call("create", (record,), {"key": key})

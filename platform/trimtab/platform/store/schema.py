@@ -8,7 +8,7 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.records import RECORDS, Explanation, Record, WhatIf
+from trimtab.platform.records import RECORDS, Explanation, Feed, Record, WhatIf
 from trimtab.platform.store.rows import columns
 
 
@@ -41,6 +41,13 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "plans explain themselves", lambda con: create_table(con, Explanation)),
     Migration(4, "plans have notes", lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN notes VARCHAR")),
     Migration(5, "explanations go with their plans", lambda con: con.execute(GONE)),
+    Migration(6, "events are read by feeds", lambda con: create_table(con, Feed)),
+    Migration(
+        7, "webhooks are remembered", lambda con: con.execute("ALTER TABLE audit ADD COLUMN triggered_at TIMESTAMP")
+    ),
+    Migration(
+        8, "plans undo others", lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN rolls_back VARCHAR")
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar, cast
+from uuid import uuid4
 
 import duckdb
 
@@ -25,6 +26,7 @@ from trimtab.platform.records import (
     EfficacyIndicator,
     Event,
     Explanation,
+    Feed,
     Goal,
     Record,
     ScoringEngine,
@@ -163,6 +165,24 @@ class Store:
         with self._transaction() as tx:
             return tx.events(after_id, limit, record_uuid)
 
+    def newest_event(self) -> int:
+        """The id of the newest event; 0 where nothing has happened yet."""
+        with self._transaction() as tx:
+            return tx.newest_event()
+
+    def feed(self, name: str) -> int:
+        """The last event a reader is done with; one that is new begins with what happens from now on."""
+        with self._transaction() as tx:
+            found = tx.find(Feed, name)
+            if found is None:
+                (found,) = tx.insert([Feed(uuid=str(uuid4()), name=name, position=tx.newest_event())])
+            return found.position
+
+    def feed_to(self, name: str, position: int) -> None:
+        """A reader is done with all events up to this one."""
+        with self._transaction() as tx:
+            tx.change(tx.get(Feed, name), {"position": position})
+
     # -- writing ---------------------------------------------------------------------------------
 
     def create(self, record: R, *, key: str | None = None) -> R:
@@ -213,7 +233,12 @@ class Store:
             now = getattr(record, "state", None)
             if state is not None and now != state:
                 raise Conflict(f"{kind.kind} {uuid} is {now}, no longer {state}")
-            return tx.change(record, _allowed(kind, changes))
+            return tx.edit(record, _allowed(kind, changes))
+
+    def note(self, kind: type[Record], uuid: str, event: str, message: str | None = None) -> None:
+        """Write an event of a record that changes nothing in it."""
+        with self._transaction() as tx:
+            tx.note(tx.live(kind, uuid), event, message)
 
     def transition(
         self,
@@ -349,7 +374,7 @@ class Store:
             if event is not None:
                 tx.move(audit, event, changes, status_message)
             elif changes or status_message is not None:
-                tx.change(audit, {**changes, **({} if status_message is None else {"status_message": status_message})})
+                tx.edit(audit, {**changes, **({} if status_message is None else {"status_message": status_message})})
             tx.insert([replace(candidate, audit_id=audit.id) for candidate in candidates], read_back=False)
             if plan is None:
                 return None

@@ -23,6 +23,7 @@ from trimtab.platform.records import (
     EfficacyIndicator,
     Event,
     Explanation,
+    Feed,
     Goal,
     Record,
     ScoringEngine,
@@ -58,7 +59,9 @@ UNIQUE: Mapping[type[Record], tuple[str, ...]] = {
     ScoringEngine: ("name",),
     Service: ("name", "host"),
     ActionDescription: ("action_type",),
+    Feed: ("name",),
 }
+TOLD: tuple[type[Record], ...] = (Audit, ActionPlan, Action)  # creations and changes of these are events too
 CALLED: Mapping[type[Record], str] = {CandidateRecord: "Candidate", WhatIf: "What-if"}  # all others like their class
 
 
@@ -166,6 +169,11 @@ class Transaction:
         parameters = [after_id] if record_uuid is None else [after_id, canonical(record_uuid)]
         return self._select(Event, f"WHERE id > ? {mine} ORDER BY id {query.page_size(limit)}", parameters)
 
+    def newest_event(self) -> int:
+        """The id of the newest event; 0 where nothing has happened yet."""
+        row = self._con.execute(query.aggregate(Event, "max(id)", "true")).fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+
     def made_with(self, key: str) -> tuple[str, str] | None:
         """Kind and uuid of the record created with an idempotency key."""
         return self._con.execute("SELECT kind, uuid FROM idempotency_key WHERE key = ?", [key]).fetchone()
@@ -189,6 +197,8 @@ class Transaction:
             if kind is not Event:  # made here, with fresh uuids
                 self._refuse_taken(kind, fresh)
             self._write_rows(kind, rows)
+            if kind in TOLD:
+                self._log((kind.kind, record.uuid, "create", None, _state(record), None) for record in fresh)
             if read_back:
                 stored.update(zip(positions, (from_row(kind, row) for row in rows), strict=True))
         return [stored[position] for position in range(len(records))] if read_back else []
@@ -230,6 +240,17 @@ class Transaction:
             self._refuse_taken(kind, [changed], uuids=False)
         self._con.execute(query.update(kind, cells, "id = ?"), [*cells.values(), record.id])
         return changed
+
+    def edit(self, record: R, changes: Mapping[str, Any]) -> R:
+        """`change` on somebody's wish: those who listen are told."""
+        changed = self.change(record, changes)
+        if isinstance(record, TOLD):
+            self._log([(record.kind, record.uuid, "update", None, None, None)])
+        return changed
+
+    def note(self, record: Record, event: str, message: str | None) -> None:
+        """Tell those who listen of something that changes nothing in the record, such as a step of an audit."""
+        self._log([(record.kind, record.uuid, event, None, None, message)])
 
     def move(self, record: R, event: str, changes: Mapping[str, Any], message: str | None) -> R:
         """Let an event happen to a record: new state, changes and the event's row.
@@ -494,6 +515,10 @@ def missing(kind: type[Record], ident: object) -> NotFound:
     if kind is Service:
         return NotFound(f"The service {ident} cannot be found.")
     return NotFound(f"{CALLED.get(kind, kind.__name__)} {ident} could not be found")
+
+
+def _state(record: Record) -> str | None:
+    return getattr(record, "state", None)
 
 
 def _integer(ident: int | str) -> int | None:
