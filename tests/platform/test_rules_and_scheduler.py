@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.platform import rules as r
+from trimtab.platform.errors import PlanError
 from trimtab.platform.model import ClusterModel
+from trimtab.platform.planner import plan_capacity, plan_weight
+from trimtab.platform.proposal import Act, Candidate, Limits, Migrate
 from trimtab.platform.rules.violations import excess
 
 
@@ -121,8 +124,101 @@ def test_rules_about_hosts_outside_the_scope_still_bind_who_could_be_put_there()
     ):
         part = r.with_rules(cloud(3, [0, 1, 2]), [rule]).subset(inside)
         assert r.bound_by_rules(part).tolist() == [True, True]
-        assert r.binding_rule(part, 0).label == f"bank ({rule.kind})"
+        binding = r.binding_rule(part, 0)
+        assert binding is not None
+        assert binding.label == f"bank ({rule.kind})"
         assert r.broken(part) == []
         assert r.destinations(part.placement(), 0).tolist() == [False, True]
     part = r.with_rules(cloud(3, [0, 1, 2]), [r.Spread(members=rows(2))]).subset(inside)
     assert not r.bound_by_rules(part).any()
+
+
+CHANCE = "instance vm0 needs a named destination: the cloud's own choice does not know rule gpu (fence)"
+
+
+@pytest.mark.parametrize("continuous", [True, False])
+def test_a_bound_instance_left_to_the_cloud_is_refused_with_the_rule(continuous: bool) -> None:
+    fence = r.Fence(name="gpu", members=rows(0), hosts=rows(0, 1), continuous=continuous)
+    model = r.with_rules(cloud(3, [0, 0, 0]), [fence])
+    both = Candidate((Migrate(0, -1), Migrate(1, -1)))
+    assert r.judge(model, both) == [CHANCE]
+    assert r.judge(model, Candidate((Migrate(0, 1), Migrate(1, -1)))) == []
+    careless = plan_weight(model, both, Limits())
+    assert r.judge_plan(model, careless) == [f"action 0: {CHANCE}"]
+    made = plan_capacity(model, both, Limits())
+    assert [action.instance for action in made.actions] == [1]
+    assert made.notes[0].startswith("instance vm0 stays on host host0: the cloud's own choice does not know rule gpu")
+    with pytest.raises(PlanError, match="does not know rule gpu"):
+        plan_capacity(model, Candidate((Migrate(0, -1),)), Limits())
+
+
+def test_one_left_to_the_cloud_frees_nothing_under_a_limit_for_the_judge_as_for_the_planner() -> None:
+    limit = r.RunningCapacity(name="licence", hosts=rows(0, 1), most=2)
+    model = r.with_rules(cloud(3, [0, 1, 2]), [limit])
+    swap = Candidate((Migrate(0, -1), Migrate(2, 1)))
+    assert r.judge(model, swap) == ["rule licence (running_capacity) would be broken"]
+    made = plan_capacity(model, swap, Limits())
+    assert [action.instance for action in made.actions] == [0]
+    assert r.judge_plan(model, made) == []
+    careless = plan_weight(model, swap, Limits())
+    assert r.judge_plan(model, careless) == [
+        "action 1: rule licence (running_capacity) would be broken while vm2 goes to host1"
+    ]
+
+
+def test_nobody_is_left_to_the_cloud_under_a_limit_of_hosts_in_use() -> None:
+    model = r.with_rules(cloud(4, [0, 0, 1]), [r.MaxOnline(name="power", hosts=rows(0, 1, 2), most=2)])
+    reasons = r.judge(model, Candidate((Migrate(0, -1), Migrate(2, -1))))
+    assert reasons == [
+        f"instance vm{v} needs a named destination: the cloud's own choice does not know rule power (max_online)"
+        for v in (0, 2)
+    ]
+    assert r.judge(model, Candidate((Migrate(0, 3), Migrate(2, 0)))) == []
+
+
+def test_moves_that_break_a_rule_without_one_that_is_left_out_stay_too() -> None:
+    together = r.Gather(name="pair", members=rows(0, 1), continuous=False)
+    stuck = r.Root(name="pin", members=rows(1))
+    model = r.with_rules(cloud(3, [0, 0, 0]), [together, stuck])
+    made = plan_capacity(model, Candidate((Migrate(0, 1), Migrate(1, 1), Migrate(2, 2))), Limits())
+    assert [action.instance for action in made.actions] == [2]
+    assert made.notes == (
+        "instance vm0 stays on host host0: rule pair (gather) would be broken without the moves that cannot be done",
+        "instance vm1 stays on host host0: rule pin (root) would be broken on its way to host host1",
+    )
+
+
+def test_a_crowd_that_would_meet_again_elsewhere_is_left_out_not_the_whole_plan() -> None:
+    model = r.with_rules(cloud(4, [0, 0, 1, 1]), [r.Spread(name="web", members=rows(0, 1))])
+    meeting = (Migrate(0, 2), Migrate(1, 2), Migrate(3, 3))
+    assert r.judge(model, Candidate(meeting)) == []
+    made = plan_capacity(model, Candidate(meeting), Limits())
+    assert sorted(action.instance for action in made.actions) == [0, 3]
+    assert made.notes == (
+        "instance vm1 stays on host host0: rule web (spread) would be broken on its way to host host2",
+    )
+    assert r.judge_plan(model, made) == []
+
+
+@settings(max_examples=120, deadline=None)
+@given(plain.ruled_clouds(), st.lists(st.tuples(st.integers(0, 6), st.integers(-1, 4)), min_size=1, max_size=5))
+def test_what_is_left_of_a_sound_candidate_is_sound_too(model: ClusterModel, wishes: list[tuple[int, int]]) -> None:
+    wanted = {v % model.instances: min(h, model.hosts - 1) for v, h in wishes}
+    steps = tuple(Migrate(v, h) for v, h in wanted.items() if model.movable[v] and model.host_of[v] != h)
+    if not steps or r.judge(model, Candidate(steps)):
+        return
+    try:
+        made = plan_capacity(model, Candidate(steps), Limits())
+    except PlanError:
+        return
+    assert r.judge_plan(model, made) == []
+    last = {action.instance: Migrate(action.instance, action.destination) for action in made.actions}
+    assert r.judge(model, Candidate(tuple(last.values()))) == []
+
+
+def test_an_act_of_type_migrate_without_a_destination_counts_as_left_to_the_cloud() -> None:
+    fence = r.Fence(name="gpu", members=rows(0), hosts=rows(0, 1))
+    model = r.with_rules(cloud(3, [0, 0]), [fence])
+    wire = {"migration_type": "live", "resource_name": "vm0", "source_node": "host0"}
+    steps = (Act("migrate", "v0", wire), Migrate(1, 1))
+    assert [action.instance for action in plan_capacity(model, Candidate(steps), Limits()).actions] == [1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from trimtab.platform.errors import PlanError
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.planner.durations import busiest_link_first
 from trimtab.platform.planner.jobs import Fate, Job, jobs_of
 from trimtab.platform.planner.order import orders
+from trimtab.platform.planner.remainder import unfinished
 from trimtab.platform.planner.rooms import Rooms
 from trimtab.platform.planner.sequence import Sequencer
 from trimtab.platform.planner.wire import act_parameters, label, migrate_parameters, understood
@@ -27,12 +28,18 @@ def plan_capacity(model: ClusterModel, candidate: Candidate, limits: Limits) -> 
     At every instant of every execution the graph allows, a moving instance counting on both its hosts, no host holds
     more than its capacity (one that did at the start takes nobody in before it is back within it), and no two members
     of an anti-affinity group share a host unless they did before. The same holds for every continuous rule the model
-    carries: it is kept at every instant, or gets no worse; a move that no order can do so is left out and the rule
-    named. Several moves of an instance become one. Circles of
-    full hosts are opened by the cheapest detours through a third host; what cannot be done at all is left out and
-    named in the notes. Acts with a host keep the candidate's order with every move from or to that host; other acts
-    form a chain, and keep their order with the move of the instance they name. Limits on migrations in flight are
-    the applier's.
+    carries: it is kept at every instant, or is never worse than at the start; a move that no order can do so is left
+    out and the rule named, and so are those that would leave a rule or a server group worse without it. Several moves
+    of an instance become one. Circles of full hosts are opened by the cheapest detours through a third host; what
+    cannot be done at all is left out and named in the notes. Acts with a host keep the candidate's order with every
+    move from or to that host; other acts form a chain, and keep their order with the move of the instance they name.
+    A resize has room reserved where its instance is, if the model knows the size of the flavor. Limits on migrations
+    in flight are the applier's.
+
+    Moves without a destination, and resizes, go where the cloud's scheduler likes: they wait until those moves have
+    arrived whose room they might be given. The cost: at worst the plan takes as long as its directed moves and then
+    the others; where hosts have room for all of the others besides, nothing waits. Only where a directed move needs
+    one of them to have gone it comes second; should the cloud have given its room away by then, it fails.
 
     Raises:
         PlanError: the candidate wants moves and none of its steps can be done, or names no row of the model.
@@ -49,18 +56,22 @@ def safe_jobs(model: ClusterModel, candidate: Candidate) -> tuple[list[Job], tup
     """
     steps = understood(model, candidate.steps)
     sequencer = _sequenced(model, steps)
+    without: dict[int, str] = {}
+    while more := unfinished(model, steps, sequencer.planned):
+        without |= more
+        sequencer = _sequenced(model, steps, without)
     if steps and not sequencer.planned and any(job.fate is Fate.LEFT_OUT for job in sequencer.jobs):
         reasons = "; ".join(_notes(model, sequencer.jobs)[:3])
         raise PlanError(f"none of the {len(sequencer.jobs)} steps can be done safely: {reasons}")
     return sequencer.planned, (*candidate.notes, *_notes(model, sequencer.jobs))
 
 
-def _sequenced(model: ClusterModel, steps: Sequence[Step]) -> Sequencer:
+def _sequenced(model: ClusterModel, steps: Sequence[Step], without: Mapping[int, str] | None = None) -> Sequencer:
     script: list[int] = []
     rooms = Rooms(model)
-    sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms)
+    sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms, without=without)
     sequencer.settle()
-    stuck = {job.number for job in sequencer.stuck()}
+    stuck = {job.number for job in sequencer.blocked()}
     if stuck:
         rooms = Rooms(model)
         for job in sequencer.jobs:
@@ -69,7 +80,7 @@ def _sequenced(model: ClusterModel, steps: Sequence[Step]) -> Sequencer:
         script = orders(sequencer.jobs, rooms, stuck)
     if script:
         rooms = Rooms(model)
-        sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms, script=script)
+        sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms, script=script, without=without)
     attempts = min(MOST_ATTEMPTS, max(2, WORTH_TRYING // max(1, len(sequencer.jobs))))
     straight: set[int] = set()
     for attempt in range(attempts):
@@ -80,7 +91,8 @@ def _sequenced(model: ClusterModel, steps: Sequence[Step]) -> Sequencer:
         last = attempt == attempts - 2  # without any detour nobody is stranded
         straight |= {job.instance for job in sequencer.jobs} if last else stranded
         rooms = Rooms(model)
-        sequencer = Sequencer(model, jobs_of(model, steps, rooms), rooms, script=script, straight=straight)
+        jobs = jobs_of(model, steps, rooms)
+        sequencer = Sequencer(model, jobs, rooms, script=script, straight=straight, without=without)
     return sequencer
 
 
@@ -149,7 +161,9 @@ def _notes(model: ClusterModel, jobs: Sequence[Job]) -> list[str]:
         elif job.fate is Fate.LEFT_OUT:
             to = f"to host {model.host_name(job.destination)}" if job.destination >= 0 else "to go elsewhere"
             why = f"there is no safe way {to}, nor a third host to wait on"
-            if job.against:
+            if job.why:
+                why = job.why
+            elif job.against:
                 why = f"rule {job.against} would be broken on its way {to}"
             notes.append(f"instance {label(model, job.instance)} stays on host {model.host_name(job.source)}: {why}")
         elif job.came_by >= 0:

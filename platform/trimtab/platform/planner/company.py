@@ -10,8 +10,8 @@ import numpy as np
 
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.model.compute import Bools
-from trimtab.platform.rules import Root, rulebook
-from trimtab.platform.rules.book import AMONG, GATHER, LONELY, SPLIT, SPLIT_AMONG, SPREAD, Rulebook
+from trimtab.platform.rules import Ban, Fence, Root, binding_rule, rulebook
+from trimtab.platform.rules.book import AMONG, GATHER, LONELY, SPLIT, SPLIT_AMONG, SPREAD, Rulebook, host_mask
 from trimtab.platform.rules.reach import always_allowed
 from trimtab.platform.rules.replay import apart
 
@@ -58,16 +58,25 @@ def hindered(model: ClusterModel, jobs: Sequence[Job]) -> dict[int, str]:
     """Numbers of moves that no order can do without breaking a continuous rule, and the rule's name.
 
     Of a gather, among or split_among rule those who leave the host or part where most of theirs are: on the way the
-    others would be alone. Of a root rule everybody.
+    others would be alone. Of a root rule everybody, of a fence or ban those who leave where they may be for where they
+    may not. Of rules about who shares a host those who would come to somebody that stays; of several who come to one
+    host, the first may.
     """
     book = rulebook(model)
     found: dict[int, str] = {}
     if book.empty:
         return found
     move_of = {job.instance: job for job in jobs if job.act is None}
+    moving = np.zeros(model.instances, bool)
+    moving[list(move_of)] = True
     for rule in book.rules:
-        if isinstance(rule, Root):
-            found |= {move_of[v].number: rule.label for v in rule.members.tolist() if v in move_of}
+        if not isinstance(rule, Root) and not (isinstance(rule, Fence | Ban) and rule.continuous):
+            continue
+        movers = [move_of[v] for v in rule.members[moving[rule.members]].tolist()]
+        mask = host_mask(model, rule) if movers else None
+        for mover in movers:
+            if mask is None or (mover.destination >= 0 and mask[mover.source] and not mask[mover.destination]):
+                found[mover.number] = rule.label
     for relation in np.flatnonzero(book.always & np.isin(book.kind, (GATHER, AMONG, SPLIT_AMONG))).tolist():
         members, sides = book.members(relation)
         if not any(v in move_of for v in members.tolist()):
@@ -89,7 +98,41 @@ def hindered(model: ClusterModel, jobs: Sequence[Job]) -> dict[int, str]:
                 job = move_of.get(v)
                 if job is not None and where == home and job.destination >= 0 and part[job.destination] != home:
                     found[job.number] = book.rule(relation).label
+    return found | _met(model, book, [job for job in jobs if job.act is None and job.number not in found])
+
+
+def _met(model: ClusterModel, book: Rulebook, moves: Sequence[Job]) -> dict[int, str]:
+    """Numbers of moves to a host where there will be somebody whom a continuous rule keeps them apart from."""
+    bound = np.isin(book.kind, (SPREAD, LONELY, SPLIT)) & book.always
+    lonely = bool((bound & (book.kind == LONELY)).any())
+    bound_moves = [
+        job for job in moves if job.destination >= 0 and (lonely or bound[book.entries(job.instance)[0]].any())
+    ]
+    found: dict[int, str] = {}
+    if not bound_moves:
+        return found
+    final = model.host_of.copy()
+    final[[job.instance for job in moves]] = [job.destination for job in moves]
+    order = np.argsort(final, kind="stable")
+    start = np.searchsorted(final[order], np.arange(model.hosts + 1))
+    coming = {job.instance: job for job in moves}
+    for job in bound_moves:
+        there = order[start[job.destination] : start[job.destination + 1]].tolist()
+        for other in there:
+            late = coming.get(other)
+            if other == job.instance or (late is not None and (late.number > job.number or late.number in found)):
+                continue
+            if against := apart(book, other, job.instance):
+                found[job.number] = book.rule(against[0]).label
+                break
     return found
+
+
+def chanced(model: ClusterModel, jobs: Sequence[Job]) -> list[tuple[int, str]]:
+    """Instances that must not go where the cloud's scheduler likes, and why."""
+    left = [job.instance for job in jobs if job.act is None and job.destination < 0]
+    bound = [(instance, rule) for instance in left if (rule := binding_rule(model, instance)) is not None]
+    return [(instance, f"the cloud's own choice does not know rule {rule.label}") for instance, rule in bound]
 
 
 def resting(model: ClusterModel, job: Job, move_of: dict[int, Job], hosts: Bools) -> Bools:

@@ -12,6 +12,7 @@ from trimtab.platform.model import ClusterModel, GroupPolicy
 from trimtab.platform.planner.acts import about, chained
 from trimtab.platform.planner.company import pairs
 from trimtab.platform.planner.rooms import Amounts, Rooms
+from trimtab.platform.planner.sizes import sizes_of
 from trimtab.platform.planner.wire import check_act, check_move
 from trimtab.platform.proposal import Act, Step
 
@@ -30,6 +31,7 @@ class Job:
 
     `rank` and `first` are positions of the last and the first step it stands for. `waits` counts pending jobs that
     must be planned before it. `peers` are moves that must have left its destination because a rule keeps them apart.
+    A resize has the row of its instance, what that needs before (`old`) and after (`need`), and where it probably is.
     """
 
     number: int
@@ -52,7 +54,15 @@ class Job:
     room_of: list[Job] = field(default_factory=list)
     came_by: int = -1  # the third host of a detour
     against: str = ""  # the rule that would be broken on the way
+    why: str = ""  # it is left out, where it is for another reason
+    old: Amounts | None = None  # of a resize
+    leaves: Amounts | None = None  # what it surely sets free, where that is not its need: it is resized before
     lazy: bool = False
+
+    @property
+    def by_cloud(self) -> bool:
+        """Whether the cloud's scheduler chooses where room is taken."""
+        return self.destination < 0 if self.act is None else self.old is not None
 
     def before(self) -> list[Job]:
         """Jobs that must be planned first, room aside."""
@@ -87,6 +97,7 @@ def jobs_of(model: ClusterModel, steps: Sequence[Step], rooms: Rooms) -> list[Jo
             jobs.append(job)
         job.rank, job.destination, job.live = rank, step.destination, step.live
     jobs = sorted((job for job in jobs if job.act is not None or job.source != job.destination), key=lambda j: j.rank)
+    _size(model, jobs, rooms)
     for number, job in enumerate(jobs):
         job.number = number
         if job.destination >= 0:
@@ -95,6 +106,25 @@ def jobs_of(model: ClusterModel, steps: Sequence[Step], rooms: Rooms) -> list[Jo
     _link_acts(model, jobs)
     _link_peers(model, jobs)
     return jobs
+
+
+def _size(model: ClusterModel, jobs: Sequence[Job], rooms: Rooms) -> None:
+    """What resizes need, and moves of those who are resized before; of flavors nobody has the size is not known."""
+    resizes = [job for job in jobs if job.act is not None and job.act.action_type == "resize"]
+    if not resizes:
+        return
+    sizes = sizes_of(model, [job.act for job in resizes if job.act is not None])
+    moves = {job.instance: job for job in jobs if job.act is None}
+    now: dict[int, Amounts] = {}
+    for job, (row, size) in zip(resizes, sizes, strict=True):
+        if size is None or model.host_of[row] < 0:
+            continue
+        job.instance, job.need = row, size
+        job.old = now.get(row, tuple(rooms.demand[row].tolist()))
+        now[row] = size
+        move = moves.get(row)
+        if move is not None and job.rank < move.rank:
+            move.need = size
 
 
 def _link(before: list[Job], early: Job, after: list[Job], late: Job) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.platform.model import RESOURCES, ClusterModel
-from trimtab.platform.model.compute import Floats
+from trimtab.platform.model.compute import Bools, Floats
 
 if TYPE_CHECKING:
     from trimtab.platform.planner.jobs import Job
@@ -59,7 +59,8 @@ class Rooms:
     """Room of all hosts while a plan is made.
 
     `room` [H, 3] is what may still be reserved, `slack` [H, 3] is `room` less all arrivals not yet planned: a host
-    with negative slack is short, some departure from it must be planned before all its arrivals can be.
+    with negative slack is short, some departure from it must be planned before all its arrivals can be. `spare` [H, 3]
+    is what was free at the start and no arrival has reserved: free whatever is carried out by then.
     """
 
     def __init__(self, model: ClusterModel) -> None:
@@ -70,6 +71,7 @@ class Rooms:
         self.demand = demand
         self.room = exact(model.capacity) - used
         self.slack = self.room.copy()
+        self.spare = np.maximum(self.room, 0)
         self._start = self.room.copy()
         self._accounts: dict[int, _Account] = {}
 
@@ -86,6 +88,13 @@ class Rooms:
         """Whether arrivals still to be planned need departures still to be planned."""
         slack = self.slack[host]
         return bool(slack[0] < 0 or slack[1] < 0 or slack[2] < 0)
+
+    def threatened(self, by: Amounts) -> Bools:
+        """Hosts where so much more than what is reserved or announced may not be free at all times, [H]."""
+        left = self.spare - (self.room - self.slack)
+        asked = np.array(by) > 0
+        found: Bools = (left[:, asked] < np.array(by)[asked]).any(axis=1)
+        return found
 
     def announce(self, host: int, need: Amounts) -> None:
         """An arrival will have to be planned."""
@@ -126,6 +135,7 @@ class Rooms:
                 drawn.update(dict.fromkeys(account.payers[r]))
                 taken = min(account.free[r], need[r])
                 account.free[r] -= taken
+                self.spare[host, r] -= taken
                 rest[r] -= taken
         if any(rest):
             alone = self._covering(account, rest)

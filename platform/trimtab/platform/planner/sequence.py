@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 
 import numpy as np
@@ -19,6 +19,9 @@ from trimtab.platform.planner.rooms import Amounts, Rooms
 CLOSING = ("disabled", "off")  # what must not happen to a host that keeps an instance it should have lost
 
 
+WIDEST = 20_000  # edges to those that go where the cloud chooses; beyond, all wait for the first of them instead
+
+
 class Force(Enum):
     """How hard to try to open a circle."""
 
@@ -31,7 +34,9 @@ class Sequencer:
     """Plans the jobs of one candidate; `planned` is an order in which everybody's parents come first.
 
     Moves that nobody waits for ("lazy": their source has room for all its arrivals without them) go last, so that
-    they never take room from a move that others wait for; for the rest the candidate's order decides.
+    they never take room from a move that others wait for; for the rest the candidate's order decides. What goes where
+    the cloud's scheduler chooses (moves without a destination, resizes) is planned when all else is, or when its
+    leaving lets somebody in, and waits for every move planned before whose room it might be given.
     """
 
     def __init__(
@@ -42,8 +47,18 @@ class Sequencer:
         *,
         script: Iterable[int] = (),
         straight: Collection[int] = (),
+        without: Mapping[int, str] | None = None,
     ) -> None:
-        """`script`: numbers of jobs to plan first, in this order; `straight`: instances that take no detour."""
+        """Everything is set up, nothing planned but the script.
+
+        Args:
+            model: hosts, instances and rules.
+            jobs: what is to be planned.
+            rooms: all arrivals announced, none planned.
+            script: numbers of jobs to plan first, in this order.
+            straight: instances that take no detour.
+            without: instances that stay, and why.
+        """
         self.model, self.jobs, self.rooms = model, jobs, rooms
         self.planned: list[Job] = []
         self.straight = straight
@@ -61,9 +76,17 @@ class Sequencer:
             elif job.act.host >= 0:
                 self._resting[job.act.host] = False
         self._budgets = Budgets(model, jobs)
+        self._pool: list[Job] = []  # ready, and the cloud chooses where
+        self._unknown = _total(job.need for job in jobs if job.by_cloud)
+        self._arrived: dict[int, list[Job]] = defaultdict(list)
+        self._ahead: dict[int, tuple[Job, ...]] = {}  # by pinned zone; empty as soon as a move is planned
+        self._gates: dict[tuple[Job, ...], Job] = {}
         for number, rule in company.hindered(model, jobs).items():
             jobs[number].against = rule
             self._leave_out(jobs[number])
+        for instance, why in [*company.chanced(model, jobs), *(without or {}).items()]:
+            self._move_of[instance].why = why
+            self._leave_out(self._move_of[instance])
         for number in script:
             open_ = not jobs[number].waits and jobs[number].fate is Fate.PENDING
             if open_ and self._has_room(jobs[number]):
@@ -73,13 +96,33 @@ class Sequencer:
     # -- planning what can be planned --------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Plan until nothing more has room."""
+        """Plan until nothing more has room; of what the cloud places only those that others need to have gone."""
+        self._flow()
+        again = bool(self._pool)
+        while again:
+            again = False
+            for job in list(self._pool):
+                if job in self._pool and self._lets_go_on(job):
+                    self._pool.remove(job)
+                    self._plan(job)
+                    self._flow()
+                    again = True
+
+    def _lets_go_on(self, job: Job) -> bool:
+        source = job.source if job.act is None else self._host_of(job)
+        if source >= 0 and self.rooms.short(source):
+            return True
+        return any(late.act is None and late.fate is Fate.PENDING for late in job.after())
+
+    def _flow(self) -> None:
         while self._ready or self._dirty:
             while self._ready:
                 job = self._ready.popleft()
                 if job.fate is not Fate.PENDING:
                     continue
-                if job.act is not None or job.destination < 0:
+                if job.by_cloud:
+                    self._pool.append(job)
+                elif job.act is not None:
                     self._plan(job)
                 else:
                     self._wait(job)
@@ -92,12 +135,18 @@ class Sequencer:
         """Plan everything that can be planned."""
         while True:
             self.settle()
-            if not self.stuck():
-                self._serve_lazy(short_too=True)
+            if not self.blocked():
+                self._serve_lazy(short_too=not self._pool)
                 self.settle()
-                if not self.stuck():
-                    break
+                if not self.blocked():
+                    if not self._pool:
+                        break
+                    self._plan_pool()
+                    continue
             if self._untangle(Force.SPARE) or self._untangle(Force.BORROW) or self._serve_lazy():
+                continue
+            if self._pool:
+                self._plan_pool()
                 continue
             self._untangle(Force.GIVE_UP)
         for job in self.jobs:
@@ -115,6 +164,24 @@ class Sequencer:
                 self._wait(job)
             self.settle()
         return [job for job in self.jobs if job.fate is Fate.PENDING and not job.lazy]
+
+    def blocked(self) -> list[Job]:
+        """Those of the stuck that wait for other things than what the cloud places."""
+        stuck = self.stuck()
+        behind = set(self._pool)
+        ahead = list(self._pool)
+        while ahead:
+            for late in ahead.pop().after():
+                if late not in behind:
+                    behind.add(late)
+                    ahead.append(late)
+        return [job for job in stuck if job not in behind] if behind else stuck
+
+    def _plan_pool(self) -> None:
+        pool, self._pool = self._pool, []
+        for job in sorted(pool, key=lambda job: job.number):
+            if job.fate is Fate.PENDING:
+                self._plan(job)
 
     def _has_room(self, job: Job) -> bool:
         if job.destination < 0:
@@ -186,12 +253,62 @@ class Sequencer:
             drawn, eased = self._budgets.plan(job)
             room_of.update(dict.fromkeys(drawn))
             self._stir(eased)
-            self.rooms.leave(job.source, job.need, job)
+            self.rooms.leave(job.source, job.leaves or job.need, job)
             self._dirty[job.source] = None
+        elif job.old is not None:
+            room_of.update(dict.fromkeys(self._grow(job, job.old)))
+        if job.by_cloud:
+            parents.update(dict.fromkeys(self._first_served(job)))
+        elif job.act is None:
+            self._arrived[job.destination].append(job)
+            self._ahead.clear()
         job.room_of = list(room_of)
         job.parents = list(parents | room_of)
         self.planned.append(job)
         self._release(job.after())
+
+    def _host_of(self, resize: Job) -> int:
+        """Where an instance is when it is resized; -1 when the cloud has chosen."""
+        move = self._move_of.get(resize.instance)
+        gone = move is not None and move.rank < resize.rank and move.fate is Fate.PLANNED
+        return move.destination if move is not None and gone else int(self.model.host_of[resize.instance])
+
+    def _grow(self, resize: Job, old: Amounts) -> list[Job]:
+        """Reserve room for a resize on its host; the departures that it draws on.
+
+        Clouds take the new size beside the old one until the resize is confirmed, so all of it is reserved where there
+        is room; where there is not, what it grows by, for those that grow in place. Else it can only go elsewhere.
+        """
+        host, new = self._host_of(resize), resize.need
+        move = self._move_of.get(resize.instance)
+        later = move if move is not None and move.rank > resize.rank else None
+        more = _minus(new, old)
+        takes, gives = (new, old) if host >= 0 and self.rooms.fits(host, new) else (more, _minus(old, new))
+        if host < 0 or not self.rooms.fits(host, takes):
+            if later is not None:
+                later.leaves = _amounts(map(min, old, new))
+            return []
+        self.rooms.announce(host, takes)
+        drawn = self.rooms.arrive(host, takes)
+        self.rooms.leave(host, gives, resize)
+        self._dirty[host] = None
+        return drawn
+
+    def _first_served(self, job: Job) -> Sequence[Job]:
+        """Moves that must have arrived before the cloud chooses a host for a job: it might be given their room."""
+        zone = int(self.model.pinned_zone[job.instance])
+        ahead = self._ahead.get(zone)
+        if ahead is None:
+            threatened = self.rooms.threatened(self._unknown)
+            if zone >= 0:
+                threatened &= self.model.zone.codes == zone
+            ahead = tuple(early for host, there in self._arrived.items() if threatened[host] for early in there)
+            self._ahead[zone] = ahead
+        crowd = sum(one.by_cloud for one in self.jobs) if len(ahead) > WIDEST // len(self.jobs) else 0
+        if len(ahead) * crowd <= WIDEST:
+            return ahead
+        gate = self._gates.setdefault(ahead, job)
+        return ahead if gate is job else (gate,)
 
     def _stir(self, eased: Bools | None) -> None:
         """Look again at the arrivals of hosts whose limits have got room."""
@@ -393,7 +510,7 @@ class Sequencer:
     def _go_by(self, job: Job, third: int) -> None:
         """Cut a move in two: to the third host now, from there later; whoever waited for it to leave waits no more."""
         hop = Job(len(self.jobs), job.rank, job.first, instance=job.instance, source=job.source, destination=third)
-        hop.live, hop.need = job.live, job.need
+        hop.live, hop.need, hop.leaves, job.leaves = job.live, job.need, job.leaves, None
         hop.to_leave, job.to_leave = job.to_leave, [hop]
         hop.after_leaving, job.after_leaving = job.after_leaving, []
         for late in hop.after_leaving:
@@ -409,6 +526,19 @@ class Sequencer:
 
 def _cost(job: Job) -> tuple[int, int]:
     return job.need[MEMORY], job.number
+
+
+def _total(needs: Iterable[Amounts]) -> Amounts:
+    return _amounts(np.sum(list(needs) or [(0, 0, 0)], axis=0).tolist())
+
+
+def _minus(a: Amounts, b: Amounts) -> Amounts:
+    return _amounts(max(x - y, 0) for x, y in zip(a, b, strict=True))
+
+
+def _amounts(values: Iterable[int]) -> Amounts:
+    vcpus, memory, disk = values
+    return vcpus, memory, disk
 
 
 def _closes(act: Job, host: int) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.model.compute import Ints
+from trimtab.platform.model.compute import Floats, Ints
+from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.proposal import Plan, PlannedAction
 from trimtab.platform.rules.book import LONELY, SPLIT, SPREAD, Rulebook, rulebook
 from trimtab.platform.rules.reach import obeying
+from trimtab.platform.rules.scheduler import left_to_chance
 from trimtab.platform.rules.violations import excess
 
 MOST_REASONS = 20
@@ -18,37 +20,46 @@ def judge_plan(model: ClusterModel, plan: Plan) -> list[str]:
     """Where a plan breaks a continuous rule on its way; empty when it never does. At most `MOST_REASONS`.
 
     Migrations are replayed in the plan's order, one after the other. Rules about who shares a host are looked at with
-    every migration that may overlap with the present one on both its hosts. What is broken already and gets no worse
-    is no reason. Boots are not a plan's business.
+    every migration that may overlap with the present one on both its hosts. What is broken before the plan and is never
+    worse than that is no reason. Boots are not a plan's business. Whom a rule binds, continuous or not, must not be
+    left to the cloud's choice; one that may be goes on counting where it was.
     """
     book = rulebook(model)
-    if book.empty or not any(rule.continuous for rule in book.rules):
+    if book.empty:
         return []
-    reasons: list[str] = []
+    left = [(n, action.instance) for n, action in enumerate(plan.actions) if action.instance >= 0 > action.destination]
+    reasons = [f"action {n}: {why}" for n, instance in left for why in left_to_chance(model, instance)]
+    if len(reasons) >= MOST_REASONS:
+        return [*reasons[:MOST_REASONS], "and more"]
+    if not any(rule.continuous for rule in book.rules):
+        return reasons
     place = model.host_of.copy()
+    start = excess(model, book, model.host_of)
     before = _ancestors(plan)
     moved: list[tuple[int, PlannedAction]] = []
     for n, action in enumerate(plan.actions):
         if action.instance < 0:
             continue
         if action.destination >= 0:
-            reasons += _of_step(model, book, place, action, n)
+            reasons += _of_step(model, book, start, place, action, n)
             near = [one for m, one in moved if not before[n] >> m & 1]
             reasons += _beside(model, book, near, action, n)
-        place[action.instance] = action.destination
+            place[action.instance] = action.destination
         moved.append((n, action))
         if len(reasons) >= MOST_REASONS:
             return [*reasons[:MOST_REASONS], "and more"]
     return reasons
 
 
-def _of_step(model: ClusterModel, book: Rulebook, place: Ints, action: PlannedAction, n: int) -> list[str]:
+def _of_step(
+    model: ClusterModel, book: Rulebook, start: Floats, place: Ints, action: PlannedAction, n: int
+) -> list[str]:
     if obeying(model, place, action.instance, at_every_step=True)[action.destination]:
         return []
     after = place.copy()
     after[action.instance] = action.destination
     always = np.array([rule.continuous for rule in book.rules])
-    worse = always & (excess(model, book, after) > excess(model, book, place))
+    worse = always & (excess(model, book, after) > start + ROUNDING)
     return [_text(model, book.rules[k].label, action, n) for k in np.flatnonzero(worse)]
 
 

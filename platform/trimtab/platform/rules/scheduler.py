@@ -28,6 +28,15 @@ def binding_rule(model: ClusterModel, instance: int) -> Rule | None:
     return rulebook(model).rules[first] if first >= 0 else None
 
 
+def left_to_chance(model: ClusterModel, instance: int) -> list[str]:
+    """Why an instance must not be left to the cloud's scheduler; empty when it may."""
+    rule = binding_rule(model, instance)
+    if rule is None:
+        return []
+    name = model.instance_name(instance) or model.instance_id(instance)
+    return [f"instance {name} needs a named destination: the cloud's own choice does not know rule {rule.label}"]
+
+
 def _first(model: ClusterModel) -> Ints:
     """Position of a rule that binds each instance, its own rather than that of others; -1 = none. [V]."""
     book: Rulebook = rulebook(model)

@@ -9,6 +9,7 @@ from trimtab.platform.model.compute import Bools, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.proposal import Act, Candidate, Migrate
 from trimtab.platform.rules.book import rulebook
+from trimtab.platform.rules.scheduler import bound_by_rules, left_to_chance
 from trimtab.platform.rules.violations import excess, group_name
 
 MOST_REASONS = 20
@@ -18,7 +19,9 @@ def judge(model: ClusterModel, candidate: Candidate) -> list[str]:
     """Why a candidate must be rejected; empty when it is sound. At most `MOST_REASONS`, then "and more".
 
     Looks at every move and at the placement when all moves are done. Room at every step on the way is the planner's
-    promise and is checked again by the rehearsal. What was broken before and is not made worse is no reason.
+    promise and is checked again by the rehearsal. What was broken before and is not made worse is no reason. A move
+    whose destination is left to the cloud is refused when a rule binds the instance that the cloud does not know; the
+    others still count against limits where they were, because the cloud may choose another host of the same group.
     """
     reasons: list[str] = []
     receives = model.usable.copy()
@@ -48,7 +51,7 @@ def _questionable(model: ClusterModel, move: Migrate, receives: Bools, place: In
     if model.locked[v] or model.excluded[v] or place[v] < 0:
         return True
     if host < 0:
-        return False
+        return bool(bound_by_rules(model)[v])
     zone = model.pinned_zone[v]
     return bool(
         place[v] == host or not model.up[host] or not receives[host] or (zone >= 0 and model.zone.codes[host] != zone)
@@ -66,7 +69,7 @@ def _of_move(model: ClusterModel, move: Migrate, receives: Bools, place: Ints) -
     if place[move.instance] < 0:
         found.append(f"instance {name} is on no host")
     if move.destination < 0:
-        return found  # the cloud chooses
+        return [*found, *left_to_chance(model, move.instance)]
     host = model.host_name(move.destination)
     if place[move.instance] == move.destination:
         found.append(f"instance {name} is on {host} already")
@@ -141,6 +144,10 @@ def _rules_broken(model: ClusterModel, place: Ints) -> list[str]:
         return []
     book = rulebook(model)
     before, after = excess(model, book, model.host_of), excess(model, book, place)
+    left = (place < 0) & (model.host_of >= 0)
+    if left.any() and book.limits:
+        limits = list(book.limits)
+        after[limits] = excess(model, book, np.where(left, model.host_of, place))[limits]
     return [f"rule {book.rules[n].label} would be broken" for n in np.flatnonzero(after > before + ROUNDING)]
 
 
