@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from trimtab.platform import rules as r
-from trimtab.platform import scope
+from trimtab.platform import scope, scope_schema
 from trimtab.platform.errors import RulesError
 from trimtab.platform.model import ClusterModel
 
@@ -203,11 +203,11 @@ def test_metadata_nobody_understands_is_noted_and_binds_nobody(key: str, value: 
 
 def test_an_audit_brings_rules_in_its_scope() -> None:
     given = [{"compute": [{"rules": [{"rule": "spread", "name": "mine", "instances": "x-*"}]}]}]
-    model, notes = scope.narrow(cloud(), scope.check(given))
+    model, notes = scope.narrow(cloud(), scope_schema.check_scope(given))
     assert [rule.label for rule in r.rulebook(model).rules] == ["mine (spread)"]
     assert notes == []
     with pytest.raises(RulesError, match=r"scope compute rules\[0\]\.instances: Field required"):
-        scope.check([{"compute": [{"rules": [{"rule": "spread"}]}]}])
+        scope_schema.check_scope([{"compute": [{"rules": [{"rule": "spread"}]}]}])
 
 
 def test_metadata_and_written_rules_are_put_together() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.scope import check, narrow
+from trimtab.platform.scope import narrow
+from trimtab.platform.scope_schema import check_scope as check
 
 P0, P1, P2 = "91FFFE30-78A0-4152-ACD2-8310FF274DC9", "26F03131-32CB-4697-9D61", "109F7909-0607-4712-B32C"
 AMOUNTS = {"vcpus": 40.0, "memory_mb": 132.0, "disk_gb": 250.0}
@@ -111,10 +112,19 @@ def test_a_star_means_all_hosts_of_any_aggregate(model: ClusterModel, star: dict
     assert hosts_of(narrow(model, compute({"host_aggregates": [star]}))[0]) == ["host_0", "host_1", "host_2"]
 
 
-@pytest.mark.parametrize("other", [{"id": 1}, {"name": "prod"}, {"id": "*"}])
-def test_a_star_beside_other_aggregates_is_refused(model: ClusterModel, other: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match=r"'\*' cannot stand beside other aggregates"):
-        narrow(model, compute({"host_aggregates": [{"id": "*"}, other]}))
+@pytest.mark.parametrize("others", [[{"id": "*"}, {"id": 1}], [{"name": "prod"}, {"name": "*"}], [{"id": "*"}] * 2])
+def test_a_star_beside_other_aggregates_is_refused(model: ClusterModel, others: list[dict[str, Any]]) -> None:
+    rules: list[dict[str, Any]] = [{"host_aggregates": others}, {"exclude": [{"host_aggregates": others}]}]
+    for rule in rules:
+        with pytest.raises(InvalidInput, match=r"scope\[0\]\['compute'\]\[0\].*'\*' cannot stand beside others?"):
+            compute(rule)
+        with pytest.raises(InvalidInput, match=r"'\*' cannot stand beside other aggregates"):
+            narrow(model, [{"compute": [rule]}])
+
+
+def test_a_star_as_id_may_stand_beside_names(model: ClusterModel) -> None:
+    both = compute({"host_aggregates": [{"id": "*"}, {"name": "nowhere"}]})
+    assert hosts_of(narrow(model, both)[0]) == ["host_0", "host_1", "host_2"]
 
 
 def test_an_unknown_aggregate_leaves_no_host_but_the_unplaced_instances(model: ClusterModel) -> None:

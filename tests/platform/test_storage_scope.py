@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.platform.model import BaremetalModel, ClusterModel, StorageModel
-from trimtab.platform.scope import check, narrow
+from trimtab.platform.scope import narrow
+from trimtab.platform.scope_schema import check_scope as check
 from trimtab.platform.storage_scope import narrow_baremetal, narrow_storage
 
 NODES = {"s1@ssd": "a", "s2@ssd": "b", "s3@hdd": "b"}

@@ -6,105 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jsonschema
 import numpy as np
 
-from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.model.compute import Bools
 from trimtab.platform.rules import bind, check_rules, with_rules
-from trimtab.platform.storage_scope import BAREMETAL_SCHEMA, STORAGE_SCHEMA
-
-_NAMES = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {"name": {"type": "string"}},
-        "required": ["name"],
-        "additionalProperties": False,
-    },
-}
-_UUIDS = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {"uuid": {"type": "string"}},
-        "required": ["uuid"],
-        "additionalProperties": False,
-    },
-}
-_AGGREGATES = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "anyOf": [
-            {"properties": {"id": {"anyOf": [{"type": "integer"}, {"enum": ["*"]}]}}, "required": ["id"]},
-            {"properties": {"name": {"type": "string"}}, "required": ["name"]},
-        ],
-    },
-}
-_EXCLUDE = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {
-            "instances": _UUIDS,
-            "compute_nodes": _NAMES,
-            "host_aggregates": _AGGREGATES,
-            "instance_metadata": {"type": "array", "items": {"type": "object"}},
-            "projects": _UUIDS,
-        },
-        "additionalProperties": False,
-    },
-}
-SCHEMA: Mapping[str, Any] = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {
-            "compute": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "host_aggregates": _AGGREGATES,
-                        "availability_zones": _NAMES,
-                        "exclude": _EXCLUDE,
-                        "rules": {"type": "array"},
-                    },
-                    "additionalProperties": False,
-                },
-            },
-            "storage": STORAGE_SCHEMA,
-            "baremetal": BAREMETAL_SCHEMA,
-        },
-        "additionalProperties": False,
-    },
-}
-
-
-def check(scope: Any) -> list[dict[str, Any]]:
-    """The scope as it is stored: checked, the old flat form wrapped into `compute`.
-
-    Raises:
-        InvalidInput: names the place in the scope.
-    """
-    if isinstance(scope, list) and scope and isinstance(scope[0], dict):
-        first = next(iter(scope[0]), "compute")
-        if first not in {"compute", "storage", "baremetal"}:
-            scope = [{"compute": scope}]
-    try:
-        jsonschema.validate(scope, SCHEMA)
-    except jsonschema.ValidationError as error:
-        place = "".join(f"[{part!r}]" for part in error.absolute_path)
-        raise InvalidInput(f"scope{place}: {error.message}") from error
-    rules = _compute(scope)
-    for rule in rules:
-        check_rules(rule.get("rules", []), "scope compute rules")
-    included = any("host_aggregates" in rule for rule in rules)
-    if included and any("host_aggregates" in item for rule in rules for item in rule.get("exclude", [])):
-        raise InvalidInput("scope: host_aggregates can be included or excluded, not both")
-    return list(scope)
+from trimtab.platform.scope_schema import all_aggregates, section
 
 
 def narrow(model: ClusterModel, scope: Sequence[Mapping[str, Any]]) -> tuple[ClusterModel, list[str]]:
@@ -114,7 +21,7 @@ def narrow(model: ClusterModel, scope: Sequence[Mapping[str, Any]]) -> tuple[Clu
     instances, projects and metadata stay (they use room) but are marked `excluded`. A scope that includes rules which
     match nothing leaves no host.
     """
-    rules = _compute(scope)
+    rules = section(scope, "compute")
     if not rules:
         return model, []
     notes: list[str] = []
@@ -137,10 +44,6 @@ def narrow(model: ClusterModel, scope: Sequence[Mapping[str, Any]]) -> tuple[Clu
     return with_rules(model.with_changes(excluded=excluded), bind(model, written, notes)).subset(wanted), notes
 
 
-def _compute(scope: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return next((list(entry["compute"]) for entry in scope if entry.get("compute")), [])
-
-
 def _in_zones(model: ClusterModel, names: Sequence[str], notes: list[str]) -> Bools:
     if names == ["*"]:
         return np.ones(model.hosts, bool)
@@ -150,11 +53,9 @@ def _in_zones(model: ClusterModel, names: Sequence[str], notes: list[str]) -> Bo
 
 
 def _in_aggregates(model: ClusterModel, items: Sequence[Mapping[str, Any]], notes: list[str]) -> Bools:
-    names = [str(item.get("name", item.get("id"))) for item in items]
-    if "*" in names:
-        if len(names) > 1:
-            raise InvalidInput("scope host_aggregates: '*' cannot stand beside other aggregates; use it alone")
+    if all_aggregates(items):
         return np.asarray(model.aggregates.any(axis=1))
+    names = [str(item.get("name", item.get("id"))) for item in items]
     known = {name: column for column, name in enumerate(model.aggregate_names)}
     notes += [f"scope: no host is in aggregate {name}" for name in names if name not in known]
     columns = [known[name] for name in names if name in known]

@@ -99,11 +99,19 @@ AUDIT = Machine(
         (A.PENDING, "run"): A.ONGOING,  # an engine took it
         (A.SUCCEEDED, "trigger"): A.ONGOING,  # an EVENT audit's webhook
         (A.ONGOING, "succeed"): A.SUCCEEDED,
+        (A.ONGOING, "ran"): A.ONGOING,  # a run of a CONTINUOUS audit
         (A.ONGOING, "fail"): A.FAILED,
+        (A.PENDING, "expire"): A.SUCCEEDED,  # the end_time of a CONTINUOUS audit
+        (A.ONGOING, "expire"): A.SUCCEEDED,
         (A.PENDING, "cancel"): A.CANCELLED,
         (A.ONGOING, "cancel"): A.CANCELLED,
         (A.ONGOING, "suspend"): A.SUSPENDED,
         (A.SUSPENDED, "resume"): A.ONGOING,
+        (A.SUSPENDED, "cancel"): A.CANCELLED,  # its goal or strategy is not what it was
+        # Suspending does not break a run off; what it brings is kept.
+        (A.SUSPENDED, "ran"): A.SUSPENDED,
+        (A.SUSPENDED, "succeed"): A.SUCCEEDED,
+        (A.SUSPENDED, "fail"): A.FAILED,
         (A.FAILED, "delete"): A.DELETED,
         (A.SUCCEEDED, "delete"): A.DELETED,
         (A.CANCELLED, "delete"): A.DELETED,

@@ -13,26 +13,7 @@ import pyarrow.compute as pc
 from trimtab.platform.model import BaremetalModel, StorageModel
 from trimtab.platform.model.compute import Bools
 from trimtab.platform.model.tables import Codes
-
-
-def _list_of(key: str, **kind: Any) -> Mapping[str, Any]:
-    item = {"type": "object", "properties": {key: kind}, "required": [key], "additionalProperties": False}
-    return {"type": "array", "items": item}
-
-
-_NAMES, _UUIDS = _list_of("name", type="string"), _list_of("uuid", type="string")
-
-
-def _rules(**properties: Any) -> Mapping[str, Any]:
-    return {"type": "array", "items": {"type": "object", "properties": properties, "additionalProperties": False}}
-
-
-STORAGE_SCHEMA: Mapping[str, Any] = _rules(
-    volume_types=_NAMES,
-    availability_zones=_NAMES,
-    exclude=_rules(storage_pools=_NAMES, volumes=_UUIDS, projects=_UUIDS),
-)
-BAREMETAL_SCHEMA: Mapping[str, Any] = _rules(exclude=_rules(ironic_nodes=_UUIDS))
+from trimtab.platform.scope_schema import section
 
 _OF_NODE = ("node_hosts", "node_zone", "node_up", "node_enabled")
 _OF_POOL = (
@@ -52,7 +33,7 @@ def narrow_storage(model: StorageModel, scope: Sequence[Mapping[str, Any]]) -> t
     the model together with their volumes. Volumes that are excluded, alone or by project, stay but are marked
     `excluded`. A scope that includes rules which match nothing leaves no node.
     """
-    rules = _section(scope, "storage")
+    rules = section(scope, "storage")
     notes: list[str] = []
     if not rules:
         return model, notes
@@ -81,7 +62,7 @@ def narrow_baremetal(model: BaremetalModel, scope: Sequence[Mapping[str, Any]]) 
     notes: list[str] = []
     ids = [
         node["uuid"]
-        for rule in _section(scope, "baremetal")
+        for rule in section(scope, "baremetal")
         for item in rule.get("exclude", [])
         for node in item.get("ironic_nodes", [])
     ]
@@ -90,10 +71,6 @@ def narrow_baremetal(model: BaremetalModel, scope: Sequence[Mapping[str, Any]]) 
     excluded = model.excluded.copy()
     excluded[_found(model.ids, ids, "metal node", notes)] = True
     return model.with_changes(excluded=excluded), notes
-
-
-def _section(scope: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    return next((list(entry[name]) for entry in scope if entry.get(name)), [])
 
 
 def _nodes_of_zone(model: StorageModel, names: Sequence[str], notes: list[str]) -> Bools:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from trimtab.platform import scope as scopes
 from trimtab.platform.errors import Conflict, InvalidInput, NotFound
 from trimtab.platform.records import AuditTemplate, Goal, Strategy
+from trimtab.platform.scope_schema import check_scope
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.store.views import View
 from trimtab.serve import patching
@@ -125,7 +125,7 @@ async def create_template(
         description=new.description,
         goal_id=goal.id,
         strategy_id=strategy.id if strategy else None,
-        scope=scopes.check(new.scope or []),
+        scope=check_scope(new.scope or []),
         default_parameters=defaults,
     )
     created = await wired.store.create(template, key=request.headers.get("Idempotency-Key"))
@@ -162,7 +162,7 @@ async def patch_template(
     _check_texts(changes)
     strategy = await _pointed(wired.store, changed)
     if "scope" in changes:
-        changes["scope"] = scopes.check(changes["scope"] or [])
+        changes["scope"] = check_scope(changes["scope"] or [])
     if "default_parameters" in changes:
         changes["default_parameters"] = changes["default_parameters"] or {}
         _check_defaults(strategy, changes["default_parameters"])

@@ -45,9 +45,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         7, "webhooks are remembered", lambda con: con.execute("ALTER TABLE audit ADD COLUMN triggered_at TIMESTAMP")
     ),
-    Migration(
-        8, "plans undo others", lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN rolls_back VARCHAR")
-    ),
+    Migration(8, "plans undo others", lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN rolls_back VARCHAR")),
 )
 
 
