@@ -126,7 +126,6 @@ def state_shown(requirement: Mapping[str, Any]) -> dict[str, Any]:
     return shown({**requirement, "state": state}, STRATEGY_STATE)
 
 
-def audit_shown(body: Mapping[str, Any], minor: int) -> dict[str, Any]:
-    """`audit show` and `audit create` call a strategy that was not chosen yet `auto`."""
-    named = body["strategy_name"] if body["strategy_name"] is not None else "auto"
-    return shown({**body, "strategy_name": named}, audit_full(minor))
+def audit_shown(body: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """`audit show`, `list` and `create` call a strategy that was not chosen yet `auto`."""
+    return shown({**body, "strategy_name": "auto" if body["strategy_name"] is None else body["strategy_name"]}, columns)

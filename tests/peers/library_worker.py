@@ -1,6 +1,6 @@
 """Runs in the clients' environment: every order line is one call of python-watcherclient used as a library.
 
-An order is a JSON line with `access` (arguments of `get_client`: how the client reaches the server), `manager`, `method`
+An order is a JSON line with `access` (arguments of `get_client`: how to reach the server), `manager`, `method`
 and `arguments`; the answer has `result`, or `error` (the name of the exception) and `message`.
 """
 

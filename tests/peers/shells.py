@@ -46,6 +46,12 @@ class Shell:
         """Its part after the dot."""
         return int(self.sent.partition(".")[2])
 
+    @property
+    def believed_minor(self) -> float:
+        """What the program itself thinks it speaks: it takes 1.latest for more than any number, yet sends 1.5."""
+        newest = self.version == "1.latest" or (self.version is None and self.program == "watcher")
+        return float("inf") if newest else self.minor
+
     def run(self, *arguments: str) -> Done:
         """Run a command, without judging how it ends."""
         version = [] if self.version is None else ["--os-infra-optim-api-version", self.version]

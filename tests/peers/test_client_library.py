@@ -33,7 +33,7 @@ class Library:
 
     @property
     def sent(self) -> str:
-        return "1.5" if self.version in {None, "1.latest"} else str(self.version)
+        return {None: "1.0", "1.latest": "1.5"}.get(self.version, str(self.version))
 
     def __call__(self, place: str, **arguments: Any) -> Any:
         manager, method = place.split(".")
@@ -62,15 +62,15 @@ def library(request: pytest.FixtureRequest, worker: Worker, trimtab: Trimtab) ->
 
 
 @pytest.mark.parametrize(
-    ("manager", "path", "known"),
+    ("manager", "path", "argument", "known"),
     [
-        ("goal", "goals", "dummy"),
-        ("strategy", "strategies", "dummy"),
-        ("scoring_engine", "scoring_engines", "dummy_scorer"),
+        ("goal", "goals", "goal", "dummy"),
+        ("strategy", "strategies", "strategy", "dummy"),
+        ("scoring_engine", "scoring_engines", "scoring_engine_name", "dummy_scorer"),
     ],
 )
 def test_the_catalogue_is_listed_and_read(
-    library: Library, trimtab: Trimtab, manager: str, path: str, known: str
+    library: Library, trimtab: Trimtab, manager: str, path: str, argument: str, known: str
 ) -> None:
     short = trimtab.get(f"/v1/{path}", library.sent)[path]
     assert library(f"{manager}.list") == short
@@ -81,8 +81,8 @@ def test_the_catalogue_is_listed_and_read(
     )
     body = trimtab.get(f"/v1/{path}/{known}", library.sent)
     for name in (known, body["uuid"]):
-        assert library(f"{manager}.get", **{manager: name}) == body
-    assert library.fails(f"{manager}.get", **{manager: "nope"}).name == "NotFound"
+        assert library(f"{manager}.get", **{argument: name}) == body
+    assert library.fails(f"{manager}.get", **{argument: "nope"}).name == "NotFound"
 
 
 def test_strategies_of_a_goal_and_their_state(library: Library, trimtab: Trimtab) -> None:
