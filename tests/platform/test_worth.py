@@ -136,14 +136,12 @@ def test_evenness_counts_where_the_goal_asks_for_it() -> None:
 def test_a_host_is_emptied_by_all_or_by_nobody_and_stays_open() -> None:
     young = two_hosts([20.0, 20.0, 20.0], [0, 0, 1], ages=[1.0, 1.0, 1e9])
     steps = (Migrate(0, 1), Migrate(1, 1), switch(young.model, 0, enabled=False), switch(young.model, 2, enabled=False))
-    counted = {"instance_migrations_count": 2.0, "released_compute_nodes_count": 2.0, "compute_nodes_count": 3.0}
-    candidate = Candidate(steps, indicators={**counted, "standard_deviation_after_audit": 1.0})
+    candidate = Candidate(steps)
     assert rules.judge(young.model, candidate) == []
     weighed, left = weigh(young, candidate, SERVER_CONSOLIDATION)
     assert {one.instance for one in left} == {0, 1}
     assert {one.host for one in left} == {0}
     assert weighed.steps == (switch(young.model, 2, enabled=False),), "an empty host is closed all the same"
-    assert weighed.indicators == {**counted, "instance_migrations_count": 0.0, "released_compute_nodes_count": 1.0}
     assert len(weighed.notes) == 2
     assert "i0 stays on h0: moving it costs" in "".join(weighed.notes)
     watts = (60 + 1.5 * 16 - 8) / 7

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from trimtab.platform import ranking, rules, worth
 from trimtab.platform.clocks import WallClock
 from trimtab.platform.contracts import Compute, Context, Goal, Planner, Rehearsal, Rehearse, Score
+from trimtab.platform.efficacy import Ask, asking, recounted
 from trimtab.platform.errors import Conflict, InvalidInput, PlanError, StrategyError, TrimtabError
 from trimtab.platform.explain import explain, reason_to_json
 from trimtab.platform.lease import while_held
@@ -100,6 +101,7 @@ class TryJob(NamedTuple):
     limits: Limits
     seed: int
     weigh: Goal | None = None  # None: every move is worth it
+    proposed_by: ProposeJob | None = None  # whom to ask for indicators that only a strategy can tell
 
 
 class ExplainJob(NamedTuple):
@@ -117,7 +119,7 @@ class Tried(NamedTuple):
     plan: Plan | None
     score: Score | None
     reasons: tuple[str, ...] = ()
-    candidate: Candidate | None = None  # what was planned, where it is not all that was proposed
+    candidate: Candidate | None = None  # what was planned, with its own indicators, where it is not what was proposed
 
 
 class Entry(NamedTuple):
@@ -141,6 +143,26 @@ def propose(snapshot: Snapshot, job: ProposeJob) -> list[Candidate]:
 
 def try_out(snapshot: Snapshot, job: TryJob) -> Tried:
     """Judge, plan and rehearse one candidate, without moves that are not worth it (on any worker).
+
+    What comes back has the indicators of its plan, which may do less than was proposed.
+    """
+    tried = _worthwhile(snapshot, job)
+    if tried.plan is None:
+        return tried
+    planned = tried.candidate or job.candidate
+    counted = recounted(snapshot, job.candidate, planned, tried.plan, _asking(snapshot, job.proposed_by))
+    return tried if counted == planned else tried._replace(candidate=counted)
+
+
+def _asking(snapshot: Snapshot, by: ProposeJob | None) -> Ask:
+    strategies = load().strategies
+    if by is None or by.strategy not in strategies:
+        return lambda _: None
+    return asking(snapshot, strategies[by.strategy], by.parameters, by.seed)
+
+
+def _worthwhile(snapshot: Snapshot, job: TryJob) -> Tried:
+    """What becomes of a candidate without moves that are not worth it.
 
     Those moves stay in where the goal's own order says that the plan is worse without them, or where the rest of it
     cannot be done without them.
@@ -309,8 +331,8 @@ async def explore(parts: Parts, goal: Goal, frozen: Frozen, jobs: Sequence[Propo
     rehearse = parts.rehearse if goal.ordering else None
     weigh = goal if goal.weighed and parts.weigh else None
     tries = [
-        TryJob(candidate, parts.planners.get(candidate.planner), rehearse, parts.limits, parts.seed, weigh)
-        for _, candidate, _ in found
+        TryJob(candidate, parts.planners.get(candidate.planner), rehearse, parts.limits, parts.seed, weigh, job)
+        for job, candidate, _ in found
     ]
     steps = sum(len(candidate.steps) for _, candidate, _ in found)
     history = frozen.snapshot.history
@@ -453,7 +475,7 @@ async def _plan_rows(
         candidate=chosen if chosen is not None else -1,
         global_efficacy=goal.global_efficacy(candidate.indicators),
         rehearsed=asdict(entry.tried.score) if entry and entry.tried.score else {},
-        notes=list(dict.fromkeys(plan.notes)),
+        notes=list(dict.fromkeys((*candidate.notes, *plan.notes))),
     )
     return row, actions, indicators
 

@@ -8,7 +8,6 @@ expected remaining life brings exceeds the cost. Lifetimes of processes, and of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -28,7 +27,6 @@ from trimtab.platform.snapshot import Snapshot
 MOST_LISTED = 20
 MOST_ROUNDS = 8
 CLOSED = ("disabled", "off")
-COUNTED = ("standard_deviation_after_audit",)  # indicators that only the strategy can compute again
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +108,8 @@ def weigh(
 ) -> Weighed:
     """Leave out moves that bring less than they cost; the candidate itself where there are none.
 
+    Its indicators stay as they were: they are counted anew from the plan that is made of it (see `efficacy`).
+
     A move's gain is what would be lost without it while all others are done: overload on the source less that on the
     destination; power of a host that is emptied, shared among those who leave it, less that of one opened (where the
     goal counts energy or hosts); evenness of the load (where the goal counts its deviation). Moves that empty a host
@@ -145,7 +145,7 @@ def weigh(
     stays = _with_room(model, moves, stays)
     if not stays.any():
         return Weighed(candidate)
-    reduced = _without(model, candidate, moves, stays)
+    reduced = _without(candidate, moves, stays)
     if rules.judge(model, reduced):  # a rule holds only with all of them
         return Weighed(candidate)
     left_out = tuple(
@@ -266,7 +266,7 @@ def _with_room(model: ClusterModel, moves: _Moves, stays: Bools) -> Bools:
     return stays
 
 
-def _without(model: ClusterModel, candidate: Candidate, moves: _Moves, stays: Bools) -> Candidate:
+def _without(candidate: Candidate, moves: _Moves, stays: Bools) -> Candidate:
     """The candidate without some moves, without closing what they would have emptied, or opening what nobody needs."""
     gone = set(moves.instance[stays].tolist())
     kept_full = set(moves.source[stays].tolist())
@@ -280,16 +280,7 @@ def _without(model: ClusterModel, candidate: Candidate, moves: _Moves, stays: Bo
             _sets(step, ("enabled", "on")) and step.host in unwanted
         )
 
-    unit = moves.unit[stays]
-    released = len(np.unique(unit[unit < model.hosts]))
-    indicators: Mapping[str, float] = {
-        name: value
-        - len(gone) * (name == "instance_migrations_count")
-        - released * (name == "released_compute_nodes_count")
-        for name, value in candidate.indicators.items()
-        if name not in COUNTED
-    }
-    return replace(candidate, steps=tuple(step for step in candidate.steps if keeps(step)), indicators=indicators)
+    return replace(candidate, steps=tuple(step for step in candidate.steps if keeps(step)))
 
 
 def _sets(step: Act, states: tuple[str, ...]) -> bool:
