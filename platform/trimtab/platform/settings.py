@@ -1,17 +1,56 @@
-"""Options, read once: defaults here, overridden by TRIMTAB_* environment variables and the command line."""
+"""Options, read once: defaults here, overridden by a file, TRIMTAB_* environment variables and the command line.
+
+What is told of an option here is what docs/configuration.md and `trimtab config show` tell.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from trimtab.platform.proposal import Limits
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
-class SimulatedCloudSettings(BaseModel):
+
+def _listed(value: Any) -> Any:
+    """Lists may be written as JSON or with commas, as OpenStack's files do."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+
+
+def networks(trusted: Sequence[str]) -> tuple[Network, ...]:
+    """Addresses and networks; `*` stands for all.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+    found: list[Network] = []
+    for text in trusted:
+        found += [ipaddress.ip_network(one) for one in (("0.0.0.0/0", "::/0") if text == "*" else (text,))]
+    return tuple(found)
+
+
+class Section(BaseModel):
+    """Options that belong together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SimulatedCloudSettings(Section):
     """The embedded cloud that is used where no real one is configured."""
 
     hosts: int = Field(200, ge=2, le=20_000)
@@ -22,7 +61,7 @@ class SimulatedCloudSettings(BaseModel):
     trace: Path | None = Field(None, description="PlanetLab-style Parquet file that replaces the generated load")
 
 
-class RaySettings(BaseModel):
+class RaySettings(Section):
     """How much of this machine a local Ray takes."""
 
     num_cpus: int | None = Field(None, ge=1, description="CPUs for tasks; all of the machine's when not given")
@@ -33,7 +72,7 @@ class RaySettings(BaseModel):
     address: str | None = Field(None, description="Join this Ray cluster instead of starting a local one")
 
 
-class KeystoneSettings(BaseModel):
+class KeystoneSettings(Section):
     """Where tokens are validated, and as whom; Watcher's `[keystone_authtoken]`."""
 
     auth_url: str | None = Field(None, description="Keystone's address, such as http://controller:5000/v3")
@@ -46,19 +85,22 @@ class KeystoneSettings(BaseModel):
     region_name: str | None = None
     cafile: Path | None = Field(None, description="Certificates that Keystone's own is checked against")
     insecure: bool = Field(False, description="Do not check Keystone's certificate")
-    http_connect_timeout_s: float = Field(10.0, gt=0, description="Seconds that Keystone has to answer")
-    token_cache_s: float = Field(300.0, ge=0, description="Seconds for which a valid token is not asked about again")
+    interface: str | None = Field(
+        None, description="Interface of the catalogue's Keystone that is asked; else auth_url"
+    )
+    http_connect_timeout: float = Field(10.0, gt=0, description="Seconds that Keystone has to answer")
+    token_cache_time: float = Field(300.0, ge=0, description="Seconds for which a valid token is not asked about again")
     token_cache_size: int = Field(10_000, ge=1, description="Most tokens that are remembered")
-    workers: int = Field(8, ge=1, description="Most tokens that are asked about at once")
+    validations: int = Field(8, ge=1, description="Most tokens that are asked about at once")
 
 
-class CorsSettings(BaseModel):
+class CorsSettings(Section):
     """Which web pages of other origins may call the API; none unless `allowed_origin` names them."""
 
-    allowed_origin: list[str] = Field([], description="Origins such as https://dashboard.example, or *")
+    allowed_origin: Texts = Field([], description="Origins such as https://dashboard.example, or *")
     allow_credentials: bool = True
-    allow_methods: list[str] = ["GET", "PUT", "POST", "DELETE", "PATCH"]
-    allow_headers: list[str] = [
+    allow_methods: Texts = ["GET", "PUT", "POST", "DELETE", "PATCH"]
+    allow_headers: Texts = [
         "X-Auth-Token",
         "X-Identity-Status",
         "X-Roles",
@@ -67,8 +109,16 @@ class CorsSettings(BaseModel):
         "X-Tenant-Id",
         "X-OpenStack-Request-ID",
     ]
-    expose_headers: list[str] = ["X-Auth-Token", "X-Subject-Token", "X-Service-Token", "X-OpenStack-Request-ID"]
+    expose_headers: Texts = ["X-Auth-Token", "X-Subject-Token", "X-Service-Token", "X-OpenStack-Request-ID"]
     max_age: int = Field(3600, ge=0, description="Seconds for which a browser may remember the answer")
+
+
+class SslSettings(Section):
+    """The server's certificate; without one the API speaks plain HTTP."""
+
+    cert_file: Path | None = Field(None, description="Certificate, with those that signed it")
+    key_file: Path | None = Field(None, description="Its key")
+    ca_file: Path | None = Field(None, description="Certificates of clients that are let in; all are without it")
 
 
 class Settings(BaseSettings):
@@ -77,7 +127,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRIMTAB_", env_nested_delimiter="__", extra="forbid")
 
     data_dir: Path = Path("trimtab-data")
-    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="Address that is served; other ones than loopback need auth")
     port: int = Field(9322, ge=1, le=65535)
     hostname: str = Field("trimtab", description="Name of this node in service rows and `hostname` fields")
     service_down_time_s: float = Field(
@@ -92,9 +142,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1_048_576, ge=1, description="Larger requests are refused")
     requests_per_second: float = Field(0.0, ge=0, description="Most of one caller on average; 0 sets no limit")
     requests_burst: int = Field(100, ge=1, description="Most of one caller at once, where there is a limit")
-    trusted_proxies: list[str] = Field(
-        [], description="Addresses and networks whose X-Forwarded-* headers are believed"
-    )
+    trusted_proxies: Texts = Field([], description="Addresses and networks whose X-Forwarded-* headers are believed")
 
     periodic_interval_s: float = Field(60.0, gt=0, description="Seconds between two signs of life of a service")
     continuous_audit_interval_s: float = Field(
@@ -130,10 +178,45 @@ class Settings(BaseSettings):
     migration_deadline_s: float = Field(900.0, gt=0)
     rollback_when_actionplan_failed: bool = False
 
-    keystone: KeystoneSettings = KeystoneSettings()
+    keystone_authtoken: KeystoneSettings = KeystoneSettings()
     cors: CorsSettings = CorsSettings()
+    ssl: SslSettings = SslSettings()
     cloud: SimulatedCloudSettings = SimulatedCloudSettings()
     ray: RaySettings = RaySettings()
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: list[str]) -> list[str]:
+        networks(value)
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if faults := self.contradictions():
+            raise ValueError("; ".join(f"{path}: {fault}" for path, fault in faults))
+        return self
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        """Options that do not fit others: their paths, and what to do."""
+        found = []
+        if self.auth == "none" and self.host not in LOOPBACK and not self.insecure_no_auth:
+            found.append(
+                (
+                    "host",
+                    f"everybody who reaches {self.host} could change the cloud: "
+                    'set auth = "keystone", or host = "127.0.0.1"',
+                )
+            )
+        if self.auth == "keystone":
+            found += [
+                (f"keystone_authtoken.{name}", 'auth = "keystone" needs it')
+                for name in ("auth_url", "username", "password")
+                if getattr(self.keystone_authtoken, name) is None
+            ]
+        if (self.ssl.cert_file is None) != (self.ssl.key_file is None):
+            missing = "ssl.cert_file" if self.ssl.cert_file is None else "ssl.key_file"
+            found.append((missing, "a certificate needs its key, and a key its certificate"))
+        return found
 
     @property
     def limits(self) -> Limits:

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from trimtab.platform.errors import NotFound, TrimtabError
 from trimtab.platform.records import Action, ActionPlan, Audit
 from trimtab.platform.states import MACHINES
+from trimtab.serve.policy import allowed
 from trimtab.serve.resources import Wired
 from trimtab.serve.wire import Body
 
@@ -19,13 +20,15 @@ log = logging.getLogger(__name__)
 router = APIRouter()
 
 
-@router.get("/v1/cluster", tags=["cluster"])
+@router.get("/v1/cluster", tags=["cluster"], dependencies=[allowed("cluster:get")])
 async def cluster(wired: Wired) -> Body:
     """Figures of the cluster as it was last collected: hosts in use, balance, power."""
     return dict(await wired.cluster())
 
 
-@router.get("/v1/cluster/model/{table}", tags=["cluster"], response_class=Response)
+@router.get(
+    "/v1/cluster/model/{table}", tags=["cluster"], response_class=Response, dependencies=[allowed("cluster:model")]
+)
 async def model_table(table: Literal["nodes", "instances", "server_groups"], wired: Wired) -> Response:
     """One table of the newest cluster model as Parquet."""
     content = await wired.model_table(table)
@@ -34,7 +37,7 @@ async def model_table(table: Literal["nodes", "instances", "server_groups"], wir
     return Response(content, media_type="application/vnd.apache.parquet")
 
 
-@router.get("/metrics", tags=["metrics"], response_class=Response)
+@router.get("/metrics", tags=["metrics"], response_class=Response, dependencies=[allowed("metrics:get")])
 async def metrics(wired: Wired) -> Response:
     """Prometheus metrics: records by state, and the cluster's figures."""
     registry = CollectorRegistry()

@@ -15,6 +15,7 @@ from trimtab.platform.errors import Conflict, InvalidInput, NotFound
 from trimtab.platform.records import WhatIf
 from trimtab.platform.states import WhatIfState
 from trimtab.serve.arguments import Arguments, Route, json_object, query
+from trimtab.serve.policy import allowed
 from trimtab.serve.resources import Asked, Base, Page, Wired, by_uuid, listing, show
 from trimtab.serve.whatif_report import MOST_SERIES, render, sheet_of
 from trimtab.serve.wire import WHATIFS, Body
@@ -47,7 +48,7 @@ class CellPage(Arguments):
     seed: int | None = None
 
 
-@router.get("")
+@router.get("", dependencies=[allowed("whatif:get_all")])
 async def list_whatifs(
     wired: Wired, page: Annotated[WhatIfPage, Depends(query(WhatIfPage))], base: Base, asked: Asked
 ) -> Body:
@@ -59,7 +60,7 @@ async def list_whatifs(
     return await listing(wired, WHATIFS, page, where, base, asked, detail=False)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[allowed("whatif:create")])
 async def create_whatif(
     scenario: Annotated[dict[str, Any], Depends(json_object("scenario"))],
     request: Request,
@@ -100,13 +101,13 @@ async def create_whatif(
     return await show(wired, WHATIFS, created, base, asked)
 
 
-@router.get("/{ident}")
+@router.get("/{ident}", dependencies=[allowed("whatif:get")])
 async def show_whatif(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
     """One sweep with its scenario and how far it is."""
     return await show(wired, WHATIFS, await by_uuid(wired.store, WhatIf, ident), base, asked)
 
 
-@router.get("/{ident}/cells")
+@router.get("/{ident}/cells", dependencies=[allowed("whatif:get")])
 async def list_cells(ident: str, wired: Wired, page: Annotated[CellPage, Depends(query(CellPage))], base: Base) -> Body:
     """Finished cells, one row each, one page."""
     record = await by_uuid(wired.store, WhatIf, ident)
@@ -124,7 +125,7 @@ async def list_cells(ident: str, wired: Wired, page: Annotated[CellPage, Depends
     return answer
 
 
-@router.get("/{ident}/cells/{key}/series")
+@router.get("/{ident}/cells/{key}/series", dependencies=[allowed("whatif:get")])
 async def show_series(ident: str, key: str, wired: Wired) -> Body:
     """The series of one cell, column by column; only of scenarios with `series: true`."""
     record = await by_uuid(wired.store, WhatIf, ident)
@@ -134,7 +135,7 @@ async def show_series(ident: str, key: str, wired: Wired) -> Body:
     return {"key": key, "columns": _plain(table.to_pydict())}
 
 
-@router.get("/{ident}/report", response_class=Response)
+@router.get("/{ident}/report", response_class=Response, dependencies=[allowed("whatif:get")])
 async def show_report(ident: str, wired: Wired, x: str = "energy_kwh", y: str = "overload_min") -> Response:
     """The report of what is finished so far, as HTML."""
     record = await by_uuid(wired.store, WhatIf, ident)
@@ -156,7 +157,7 @@ async def show_report(ident: str, wired: Wired, x: str = "energy_kwh", y: str = 
     return Response(html, media_type="text/html; charset=utf-8")
 
 
-@router.delete("/{ident}", status_code=204)
+@router.delete("/{ident}", status_code=204, dependencies=[allowed("whatif:delete")])
 async def delete_whatif(ident: str, wired: Wired) -> None:
     """Cancel a sweep that has not ended (what is finished stays to be read); remove one that has."""
     record = await by_uuid(wired.store, WhatIf, ident)
