@@ -592,6 +592,85 @@ async def test_a_cancel_that_finds_nothing_left_changes_nothing(fails: bool, sta
     assert (done.state, *scene.states("a0")) == (state, state)
 
 
+# -- what a plan disables only as long as it takes -------------------------------------------------------------
+
+
+def closed_meanwhile(scene: Scene, *between: Action) -> str:
+    """h4 is closed, everything of h1 goes where the cloud likes, h4 is opened again."""
+    moves = [move("a0", "h1", None, "off"), move("a1", "h1", None, "off", "a0")]
+    return scene.plan(
+        service("off", "h4", "disabled"),
+        *moves,
+        *between,
+        service("on", "h4", "enabled", "a0", "a1"),
+        nop("last", "on"),
+    )
+
+
+@pytest.mark.parametrize("seconds", [1, 6, 20])
+async def test_cancel_opens_what_the_plan_has_closed(seconds: float, scene: Scene) -> None:
+    plan = closed_meanwhile(scene)
+    done, _ = await asyncio.gather(scene.run(plan), cancel_after(scene, plan, seconds))
+    assert done.state == "CANCELLED"
+    assert scene.states("off", "a1", "on", "last") == ["SUCCEEDED", "CANCELLED", "SUCCEEDED", "CANCELLED"]
+    assert scene.enabled("h4")
+
+
+async def test_the_next_applier_opens_what_a_plan_cancelled_meanwhile_had_closed(scene: Scene) -> None:
+    plan = closed_meanwhile(scene)
+    await stop_after(scene, plan, 6)
+    scene.store.transition(ActionPlan, plan, "cancel")
+    assert not scene.enabled("h4")
+    assert (await scene.run(plan)).state == "CANCELLED"
+    assert scene.states("a0", "a1", "on") == ["SUCCEEDED", "CANCELLED", "SUCCEEDED"]
+    assert scene.enabled("h4")
+
+
+async def test_cancel_opens_nothing_that_the_plan_did_not_close(scene: Scene) -> None:
+    scene.cloud.set_service("h4", enabled=False, reason="somebody works on it")
+    plan = scene.plan(move("a0", "h1", None), service("on", "h4", "enabled", "a0"))
+    done, _ = await asyncio.gather(scene.run(plan), cancel_after(scene, plan, 6))
+    assert (done.state, *scene.states("a0", "on")) == ("CANCELLED", "SUCCEEDED", "CANCELLED")
+    assert not scene.enabled("h4")
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_somebody_else_has_closed_stays_closed(cancelled: bool, scene: Scene) -> None:
+    scene.cloud.set_service("h4", enabled=False, reason="somebody works on it")
+    plan = closed_meanwhile(scene)
+    other = [cancel_after(scene, plan, 6)] if cancelled else []
+    done, *_ = await asyncio.gather(scene.run(plan), *other)
+    assert scene.states("off", "on") == ["SKIPPED", "CANCELLED" if cancelled else "SKIPPED"]
+    assert cancelled or "there is nothing to undo: action" in (scene.action("on").status_message or "")
+    assert done.state == ("CANCELLED" if cancelled else "SUCCEEDED")
+    assert not scene.enabled("h4")
+
+
+async def test_a_failed_move_keeps_nothing_closed(scene: Scene) -> None:
+    plan = closed_meanwhile(scene, nop("bad", "off", fail_execute=True))
+    scene.break_next("a0")
+    done = await scene.run(plan)
+    assert done.state == "FAILED"
+    assert scene.states("off", "a0", "bad", "on") == ["SUCCEEDED", "FAILED", "FAILED", "SUCCEEDED"]
+    assert scene.enabled("h4")
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_rollback_keeps_nothing_closed(late: bool, scene: Scene) -> None:
+    bad = nop("bad", "on" if late else "a0", fail_execute=True)
+    plan = scene.plan(
+        service("off", "h4", "disabled"),
+        move("a0", "h1", None, "off"),
+        service("on", "h4", "enabled", "a0"),
+        bad,
+    )
+    done = await scene.run(plan, rollback=True)
+    assert done.state == "FAILED"
+    assert scene.states("off", "a0", "bad") == ["CANCELLED", "CANCELLED", "FAILED"]
+    assert scene.where("a0") == "h1"
+    assert scene.enabled("h4")
+
+
 # -- rollback -------------------------------------------------------------------------------------------------
 
 

@@ -99,6 +99,27 @@ class Ledger:
                 todo += self.actions[uuid].parents
         return list(found.values())
 
+    def undone_by(self, action: Action) -> Action | None:
+        """What an action is there to undo: the last action before it in the plan that disables what it enables.
+
+        What disabled a service for the plan's duration only is undone even when the plan is cancelled, and only when
+        the plan itself has done it.
+        """
+        if not enables(action):
+            return None
+        found = None
+        for earlier in self.actions.values():
+            if earlier.uuid == action.uuid:
+                break
+            if disables(earlier) and _service(earlier) == _service(action):
+                found = earlier
+        return found
+
+    def to_undo_now(self) -> list[Action]:
+        """Actions not begun that undo what the plan has done, in the plan's order."""
+        waiting = [a for a in self.actions.values() if a.state == ActionState.PENDING]
+        return [a for a in waiting if (earlier := self.undone_by(a)) is not None and may_have_worked(earlier)]
+
     def outcome(self) -> str | None:
         """What to say of the plan at its end: the first action that failed and why, then Watcher's word on skips."""
         rows = list(self.actions.values())
@@ -129,6 +150,20 @@ def named(action: Action) -> str:
 def disables(action: Action) -> bool:
     """Whether an action disables a compute service."""
     return action.action_type == "change_nova_service_state" and action.input_parameters.get("state") == "disabled"
+
+
+def enables(action: Action) -> bool:
+    """Whether an action enables a compute service."""
+    return action.action_type == "change_nova_service_state" and action.input_parameters.get("state") == "enabled"
+
+
+def may_have_worked(action: Action) -> bool:
+    """Whether an action succeeded, or failed after it had asked the cloud: the answer may be all that was lost."""
+    return action.state == ActionState.SUCCEEDED or (action.state == ActionState.FAILED and bool(action.started_at))
+
+
+def _service(action: Action) -> Any:
+    return action.input_parameters.get("resource_name")
 
 
 def _short(message: str | None) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.platform.applier.ledger import NOT_DONE, Ledger, disables, named
+from trimtab.platform.applier.ledger import NOT_DONE, Ledger, disables, may_have_worked, named
 from trimtab.platform.applier.room import Room
 from trimtab.platform.applier.walk import Slots
 from trimtab.platform.clocks import cloud_time
@@ -92,6 +92,9 @@ class Steps:
                     parent = self.ledger.actions[lost[0]]
                     raise ActionSkipped(f"{reason}: {named(parent)} is {parent.state}")
                 self.slots.unsure.discard(action.uuid)
+        earlier = self.ledger.undone_by(action)
+        if earlier is not None and not may_have_worked(earlier):
+            raise ActionSkipped(f"there is nothing to undo: {named(earlier)} is {earlier.state}")
         if disables(action):
             await self._host_is_left(action, str(action.input_parameters.get("resource_name")))
 

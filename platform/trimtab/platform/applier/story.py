@@ -105,6 +105,8 @@ class _Story:
         if self._rolling_back():
             return await self._roll_back()
         if ledger.plan.state == PlanState.CANCELLING:
+            # What was disabled for as long as the plan takes is enabled again, however the plan ends.
+            await walk(ledger.to_undo_now(), {}, self.slots, self.steps.begin)
             await ledger.cancel_rest(None)
         return await self._end()
 
@@ -137,7 +139,8 @@ class _Story:
         why = f"{named(failed)} failed" if failed else "an action failed"
         await ledger.cancel_rest(f"Not started: {why} and the plan was rolled back")
         everything = list(ledger.actions.values())
-        undo = [a for a in everything if a.state in {ActionState.SUCCEEDED, ActionState.CANCELLING}]
+        done = [a for a in everything if a.state in {ActionState.SUCCEEDED, ActionState.CANCELLING}]
+        undo = [a for a in done if ledger.undone_by(a) not in done]  # undoing what undid something would do it again
         first = [a for a in undo if disables(a)]
         later = {a.uuid for a in undo} - {a.uuid for a in first}
 
