@@ -130,7 +130,7 @@ def settings_for(keystone: Keystone, folder: Path, **more: Any) -> Settings:
         "http_connect_timeout": 5.0,
     }
     section |= more.pop("keystone_authtoken", {})
-    return Settings(data_dir=folder, auth="keystone", keystone_authtoken=section, **more)  # type: ignore[arg-type]
+    return Settings(data_dir=folder, auth="keystone", keystone_authtoken=section, **more)
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ async def test_answers_are_believed_for_a_while_and_no_longer_than_the_token_las
 
 
 async def test_a_failure_is_not_remembered(keystone: Keystone) -> None:
-    section = KeystoneSettings(auth_url=keystone.url, username="trimtab", password=SERVICE_PASSWORD)  # type: ignore[arg-type]
+    section = KeystoneSettings(auth_url=keystone.url, username="trimtab", password=SERVICE_PASSWORD)
     tokens = Tokens(validator(section), 300.0, 10, 1)
     keystone.broken = True
     with pytest.raises(KeystoneUnreachable, match="cannot validate tokens"):
@@ -398,7 +398,7 @@ async def test_every_route_but_discovery_asks_after_a_rule_that_exists(idle: Any
             yield from rules(one)
 
     routes = [route for route in routes_of(idle.app.router) if isinstance(route, APIRoute)]
-    asked = {f"{min(route.methods)} {route.path}": sorted(set(rules(route.dependant))) for route in routes}
+    asked = {f"{min(route.methods or ())} {route.path}": sorted(set(rules(route.dependant))) for route in routes}
     assert len(asked) > 40
     assert {path for path, found in asked.items() if not found} == {"GET /", "GET /v1"}
     assert {rule for found in asked.values() for rule in found} <= set(DEFAULTS)
