@@ -638,8 +638,10 @@ async def test_cancel_opens_nothing_that_the_plan_did_not_close(scene: Scene) ->
 async def test_what_somebody_else_has_closed_stays_closed(cancelled: bool, scene: Scene) -> None:
     scene.cloud.set_service("h4", enabled=False, reason="somebody works on it")
     plan = closed_meanwhile(scene)
-    other = [cancel_after(scene, plan, 6)] if cancelled else []
-    done, *_ = await asyncio.gather(scene.run(plan), *other)
+    running = asyncio.create_task(scene.run(plan))
+    if cancelled:
+        await cancel_after(scene, plan, 6)
+    done = await running
     assert scene.states("off", "on") == ["SKIPPED", "CANCELLED" if cancelled else "SKIPPED"]
     assert cancelled or "there is nothing to undo: action" in (scene.action("on").status_message or "")
     assert done.state == ("CANCELLED" if cancelled else "SUCCEEDED")
