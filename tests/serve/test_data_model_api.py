@@ -1,19 +1,14 @@
 """/v1/data_model and /v1/strategies/{strategy}/state: what Trimtab sees of the cloud, in Watcher's words."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trimtab.platform.collector import Availability
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.model.flat import flat
 from trimtab.platform.snapshot import Need
-from trimtab.serve.data_model import as_json
-from trimtab.serve.microversions import Version
 from trimtab.serve.strategy_state import needs, state
-from trimtab.simulator.truth import CloudSpec
 
 VERSION = "OpenStack-API-Version"
 NEWER = {"server_pinned_az", "server_flavor_extra_specs"}
@@ -71,15 +66,6 @@ async def test_extended_fields_came_with_a_later_version(idle: Any, version: str
     answer = await idle.http.get("/v1/data_model", headers={VERSION: f"infra-optim {version}"})
     assert answer.json()["context"] == [{key: row[key] for key in row if key not in gone} for row in whole]
     assert answer.headers["content-type"] == "application/json"
-
-
-async def test_large_models_are_written_whole(tmp_path: Path, whole_trimtab: Any) -> None:
-    spec = CloudSpec(hosts=200, instances=2000, seed=3)
-    async with whole_trimtab(tmp_path, spec, working=False) as running:
-        rows = (await running.get("/v1/data_model"))["context"]
-        model = running.collector.model
-        assert sum("server_uuid" in row for row in rows) == model.instances == 2000
-        assert json.loads(as_json(flat(model), Version(1, 7)))["context"] == rows
 
 
 # -- what a strategy would find ----------------------------------------------------------------------------

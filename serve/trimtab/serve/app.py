@@ -16,6 +16,7 @@ from trimtab.serve import (
     monitoring,
     services,
     strategy_state,
+    webhooks,
     whatifs,
 )
 from trimtab.serve.microversions import HIGHEST
@@ -23,9 +24,19 @@ from trimtab.serve.resources import Backend
 from trimtab.serve.transport import Transport
 
 PARTS = (
-    discovery, catalogue, strategy_state, audit_templates, audits, action_plans, actions, services, data_model, whatifs,
+    discovery,
+    catalogue,
+    strategy_state,
+    audit_templates,
+    audits,
+    action_plans,
+    actions,
+    services,
+    data_model,
+    webhooks,
+    whatifs,
     monitoring,
-)  # fmt: skip
+)
 
 
 def create_app(backend: Backend) -> FastAPI:

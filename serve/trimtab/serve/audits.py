@@ -6,18 +6,25 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from trimtab.platform.errors import IllegalTransition, InvalidInput, NotFound
-from trimtab.platform.records import Audit, AuditTemplate, CandidateRecord, Goal, Strategy
-from trimtab.platform.states import AUDIT, AuditState
-from trimtab.serve import wire
+from trimtab.platform.records import Audit, AuditTemplate, CandidateRecord, Goal, Json, Strategy
+from trimtab.platform.states import AuditState
+from trimtab.platform.store.port import StorePort
+from trimtab.platform.store.views import View
+from trimtab.serve import audit_fields, wire
+from trimtab.serve.arguments import NewObject, ReadOnly, Route, body, query, read_patch
+from trimtab.serve.microversions import check_posted
 from trimtab.serve.parameters import checked
-from trimtab.serve.resources import Asked, Base, Page, PatchOperation, Wired, both, filter_by, listing, only_state, show
+from trimtab.serve.patching import Operation
+from trimtab.serve.policy import allowed
+from trimtab.serve.resources import Asked, Base, Mounted, Page, Shown, Wired, listing, show, stored
 from trimtab.serve.wire import AUDITS, Body
 
-router = APIRouter(prefix="/v1/audits", tags=["audits"])
+router = APIRouter(prefix="/v1/audits", tags=["audits"], route_class=Route)
 
 
 class AuditPage(Page):
@@ -27,66 +34,93 @@ class AuditPage(Page):
     strategy: str | None = None
 
 
-class NewAudit(BaseModel):
-    """Body of POST; the scope always comes from the template."""
+def _uuid(value: str) -> str:
+    if not wire.is_uuid(value):
+        raise PydanticCustomError(
+            "uuid", "unable to convert to uuid. Error: Expected a uuid but received {value}", {"value": value}
+        )
+    return value
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+
+def _start(value: Any) -> datetime | None:
+    return None if value is None else audit_fields.moment("start_time", value)
+
+
+def _end(value: Any) -> datetime | None:
+    return None if value is None else audit_fields.moment("end_time", value)
+
+
+class NewAudit(NewObject):
+    """Body of POST; the scope always comes from the template."""
 
     audit_type: str
     name: str | None = None
-    audit_template_uuid: str | None = None
+    audit_template_uuid: Annotated[str, AfterValidator(_uuid)] | None = None
     goal: str | None = None
     strategy: str | None = None
-    parameters: dict[str, Any] = {}
-    interval: str | None = None
+    parameters: dict[str, Any] | None = None
+    interval: Annotated[str, AfterValidator(audit_fields.interval)] | None = None
     auto_trigger: Annotated[bool, Field(strict=False)] = False  # "yes", "true", ... too
     force: Annotated[bool, Field(strict=False)] = False
-    start_time: str | None = None
-    end_time: str | None = None
+    start_time: Annotated[datetime | None, BeforeValidator(_start)] = None
+    end_time: Annotated[datetime | None, BeforeValidator(_end)] = None
+    scope: ReadOnly = None
+    state: ReadOnly = None
+    hostname: ReadOnly = None
 
 
-Filtered = Annotated[AuditPage, Query()]
+Filtered = Annotated[AuditPage, Depends(query(AuditPage))]
+New = Annotated[NewAudit, Depends(body(NewAudit, "audit_p"))]
+Patch = Annotated[tuple[Operation, ...], Depends(read_patch)]
+Named = Annotated[View[Audit], Depends(stored(Audit))]
+MayList = Annotated[None, allowed("audit:get_all")]
+MayDetail = Annotated[None, allowed("audit:detail")]
+MaySee = Annotated[None, allowed("audit:get")]
+MayCreate = Annotated[None, allowed("audit:create")]
+MayUpdate = Annotated[None, allowed("audit:update")]
+MaySeeCandidates = Annotated[None, allowed("candidate:get_all")]
+MaySeeCandidate = Annotated[None, allowed("candidate:get")]
+MayDelete = Annotated[None, allowed("audit:delete")]
 
 
-async def _where(wired: Wired, page: AuditPage) -> dict[str, Any] | None:
-    return both(
-        await filter_by(wired.store, "goal_id", Goal, page.goal),
-        await filter_by(wired.store, "strategy_id", Strategy, page.strategy),
-    )
+def _called(page: AuditPage) -> dict[str, str | None]:
+    return {"goal_id": page.goal, "strategy_id": page.strategy}
 
 
 @router.get("")
-async def list_audits(wired: Wired, page: Filtered, base: Base, asked: Asked) -> Body:
-    """Audits, one page."""
-    return await listing(wired, AUDITS, page, await _where(wired, page), base, asked, detail=False)
+async def list_audits(wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown, _: MayList) -> Body:
+    """Audits, one page; `goal` and `strategy` (uuid or name) narrow them."""
+    called = _called(page)
+    return await listing(wired, AUDITS, page, {}, base, asked, detail=False, called=called, deleted=deleted)
 
 
 @router.get("/detail")
-async def list_audits_in_detail(wired: Wired, page: Filtered, base: Base, asked: Asked) -> Body:
+async def list_audits_in_detail(
+    wired: Wired, page: Filtered, base: Base, asked: Asked, deleted: Shown, _: MayDetail
+) -> Body:
     """Audits with all fields, one page."""
-    return await listing(wired, AUDITS, page, await _where(wired, page), base, asked, detail=True)
+    called = _called(page)
+    return await listing(wired, AUDITS, page, {}, base, asked, detail=True, called=called, deleted=deleted)
 
 
 @router.get("/{ident}")
-async def show_audit(ident: str, wired: Wired, base: Base, asked: Asked) -> Body:
+async def show_audit(seen: Named, _: MaySee, base: Base, asked: Asked) -> Body:
     """One audit by id, uuid or name."""
-    return await show(wired, AUDITS, await wired.store.get(Audit, ident), base, asked)
+    return AUDITS.show(seen.row, seen.related, base, asked)
 
 
 @router.get("/{ident}/candidates", tags=["candidates"])
-async def list_candidates(ident: str, wired: Wired) -> Body:
+async def list_candidates(seen: Named, _: MaySeeCandidates, wired: Wired) -> Body:
     """Everything this audit weighed, with scores: the winner first, then by rank, then what was rejected or failed."""
-    audit = await wired.store.get(Audit, ident)
-    rows = await wired.store.list(CandidateRecord, {"audit_id": audit.id})
+    rows = await wired.store.list(CandidateRecord, {"audit_id": seen.row.id})
     rows = sorted(rows, key=lambda row: (row.verdict != "chosen", row.rank is None, row.rank or 0, row.number))
     return {"candidates": [wire.candidate(row) for row in rows]}
 
 
 @router.get("/{ident}/candidates/{number}", tags=["candidates"])
-async def show_candidate(ident: str, number: int, wired: Wired) -> Body:
+async def show_candidate(ident: str, number: int, seen: Named, _: MaySeeCandidate, wired: Wired) -> Body:
     """One candidate with all its steps."""
-    audit = await wired.store.get(Audit, ident)
-    rows = await wired.store.list(CandidateRecord, {"audit_id": audit.id, "number": number})
+    rows = await wired.store.list(CandidateRecord, {"audit_id": seen.row.id, "number": number})
     if not rows:
         raise NotFound(f"Candidate {number} of audit {ident} could not be found")
     return {**wire.candidate(rows[-1]), "steps": rows[-1].steps}
@@ -94,91 +128,101 @@ async def show_candidate(ident: str, number: int, wired: Wired) -> Body:
 
 @router.post("", status_code=201)
 async def create_audit(
-    body: NewAudit, request: Request, response: Response, wired: Wired, base: Base, asked: Asked
+    new: New,
+    _: MayCreate,
+    request: Request,
+    response: Response,
+    wired: Wired,
+    base: Base,
+    mounted: Mounted,
+    asked: Asked,
 ) -> Body:
-    """Create an audit; a ONESHOT audit runs at once."""
-    _check_type(body)
-    goal_id, strategy_id, scope, defaults, hint = await _sources(wired, body)
+    """Create an audit. ONESHOT runs at once, CONTINUOUS at its interval, EVENT whenever its webhook is called."""
+    given = new.model_dump()
+    audit_fields.check_new(new.audit_type, given)
+    check_posted("audit", given, asked)
+    goal_id, strategy_id, scope, defaults, called_after = await _sources(wired.store, new)
     strategy = await wired.store.get(Strategy, strategy_id) if strategy_id is not None else None
-    wanted = {**defaults, **body.parameters}
+    wanted = {**defaults, **(new.parameters or {})}
     if strategy is not None:
         wanted = checked(strategy, wanted)
     elif wanted:
         raise InvalidInput(
             "Specify parameters but no predefined strategy for audit, or no parameter spec in predefined strategy"
         )
-    moment = datetime.now(UTC).replace(tzinfo=None).isoformat()
-    name = (body.name or f"{strategy.name if strategy else hint}-{moment}")[:63]
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    name = new.name or f"{strategy.name if strategy else called_after}-{now}"
     audit = Audit(
         uuid=str(uuid.uuid4()),
-        name=name,
-        audit_type=body.audit_type,
+        name=name[: audit_fields.LONGEST_NAME],
+        audit_type=new.audit_type,
         state=AuditState.PENDING,
         parameters=wanted,
+        interval=new.interval,
         goal_id=goal_id,
         strategy_id=strategy_id,
         scope=scope,
-        auto_trigger=body.auto_trigger,
-        force=body.force,
+        auto_trigger=new.auto_trigger,
+        start_time=new.start_time,
+        end_time=new.end_time,
+        force=new.force,
     )
     created = await wired.store.create(audit, key=request.headers.get("Idempotency-Key"))
     await wired.audit_created()
-    response.headers["Location"] = f"{base}/v1/audits/{created.uuid}"
+    response.headers["Location"] = f"{mounted}/v1/audits/{created.uuid}"
     return await show(wired, AUDITS, created, base, asked)
 
 
-def _check_type(body: NewAudit) -> None:
-    if body.audit_type not in {"ONESHOT", "CONTINUOUS", "EVENT"}:
-        raise InvalidInput(f"Audit type {body.audit_type} could not be found")
-    if body.audit_type != "ONESHOT":
-        raise InvalidInput(f"Audit type {body.audit_type} is not run by this version: use ONESHOT")
-    if body.interval is not None:
-        raise InvalidInput("Interval of audit must not be set for ONESHOT.")
-    if body.start_time is not None or body.end_time is not None:
-        raise InvalidInput("Start or End time of audit must not be set for ONESHOT.")
-
-
-async def _sources(wired: Wired, body: NewAudit) -> tuple[int, int | None, list[Any], dict[str, Any], str]:
-    """Goal, strategy, scope and default parameters: from the template, or as the body names them."""
-    if body.audit_template_uuid is not None and body.goal is not None:
-        raise InvalidInput("Either audit_template_uuid or goal should be provided.")
-    strategy_id = (await wired.store.get(Strategy, body.strategy)).id if body.strategy else None
-    if body.audit_template_uuid is not None:
-        if not wire.is_uuid(body.audit_template_uuid):
-            raise InvalidInput(
-                f"Invalid input for field/attribute audit_template_uuid. Value: '{body.audit_template_uuid}'. "
-                f"unable to convert to uuid. Error: Expected a uuid but received {body.audit_template_uuid}"
-            )
-        template = await wired.store.find(AuditTemplate, body.audit_template_uuid)
+async def _sources(store: StorePort, new: NewAudit) -> tuple[int, int | None, list[Json], Json, str]:
+    """Goal, strategy, scope, default parameters and what to call it after: the template's, or as the body says."""
+    strategy_id = (await store.get(Strategy, new.strategy)).id if new.strategy else None
+    if new.audit_template_uuid:
+        template = await store.find(AuditTemplate, new.audit_template_uuid)
         if template is None:
             raise InvalidInput("The audit template UUID or name specified is invalid")
-        chosen = strategy_id if strategy_id is not None else template.strategy_id
+        chosen = template.strategy_id if strategy_id is None else strategy_id
         return template.goal_id, chosen, template.scope, template.default_parameters, template.name
-    if body.goal is None:
-        raise InvalidInput("A valid goal or audit_template_id must be provided")
-    goal = await wired.store.get(Goal, body.goal)
+    goal = await store.get(Goal, new.goal or "")
     return goal.id, strategy_id, [], {}, goal.name
 
 
 @router.patch("/{ident}")
-async def patch_audit(ident: str, body: list[PatchOperation], wired: Wired, base: Base, asked: Asked) -> Body:
-    """Change an audit's state: CANCELLED ends it, whatever it is doing."""
-    audit = await wired.store.get(Audit, ident)
-    target = only_state(body)
+async def patch_audit(operations: Patch, seen: Named, _: MayUpdate, wired: Wired, base: Base, asked: Asked) -> Body:
+    """Change an audit: its state (CANCELLED ends it, whatever it is doing), when it runs, its parameters, ..."""
+    audit = seen.row
+    event, changes = audit_fields.patched(audit, operations)
+    for column, kind in (("goal_id", Goal), ("strategy_id", Strategy)):
+        if column in changes:
+            changes[column] = await _pointed(wired.store, kind, changes[column])
+    if event is None and not changes:
+        return AUDITS.show(audit, seen.related, base, asked)
     try:
-        event = AUDIT.event_to(audit.state, target)
-    except IllegalTransition as error:
-        raise InvalidInput(f"Couldn't apply patch. Reason: {error}") from error
-    if event not in {"cancel", "suspend", "resume"}:
-        raise InvalidInput(f"Couldn't apply patch. Reason: State transition not allowed: ({audit.state} -> {target})")
-    return await show(wired, AUDITS, await wired.store.transition(Audit, audit.uuid, event), base, asked)
+        if event is None:
+            changed = await wired.store.update(Audit, audit.uuid, changes)
+        else:
+            changed = await wired.store.transition(Audit, audit.uuid, event, changes)
+    except IllegalTransition as error:  # its state has changed since
+        wanted = next(one.value for one in reversed(operations) if one.path == "/state")
+        raise audit_fields.not_allowed((await wired.store.get(Audit, audit.uuid)).state, wanted, operations) from error
+    await wired.audit_created()  # the engine looks again what is due
+    return await show(wired, AUDITS, changed, base, asked)
+
+
+async def _pointed(store: StorePort, kind: type[Goal] | type[Strategy], ident: Any) -> int | None:
+    """The id of a goal or strategy, given by id, uuid or name; no strategy leaves the choice to Trimtab."""
+    if ident is None and kind is Strategy:
+        return None
+    named = isinstance(ident, int | str) and not isinstance(ident, bool)
+    found = await store.find(kind, ident) if named else None
+    if found is None:
+        raise InvalidInput(f"{kind.__name__} {ident} is invalid")
+    return found.id
 
 
 @router.delete("/{ident}", status_code=204)
-async def delete_audit(ident: str, wired: Wired) -> None:
-    """Soft-delete an audit that has ended; its plans stay."""
-    audit = await wired.store.get(Audit, ident)
+async def delete_audit(seen: Named, _: MayDelete, wired: Wired) -> None:
+    """Soft-delete an audit that has ended or is suspended; its plans stay."""
     try:
-        await wired.store.delete(Audit, audit.uuid)
+        await wired.store.delete(Audit, seen.row.uuid)
     except IllegalTransition as error:
-        raise InvalidInput(f"Couldn't delete when state is '{audit.state}'.") from error
+        raise InvalidInput(f"Couldn't delete when state is '{seen.row.state}'.") from error
