@@ -60,7 +60,7 @@ class Rooms:
 
     `room` [H, 3] is what may still be reserved, `slack` [H, 3] is `room` less all arrivals not yet planned: a host
     with negative slack is short, some departure from it must be planned before all its arrivals can be. `spare` [H, 3]
-    is what was free at the start and no arrival has reserved: free whatever is carried out by then.
+    is what was free at the start and no arrival has reserved for sure: free whatever is carried out by then.
     """
 
     def __init__(self, model: ClusterModel) -> None:
@@ -122,10 +122,11 @@ class Rooms:
             if left[r]:
                 account.credits[r].append(credit)
 
-    def arrive(self, host: int, need: Amounts) -> list[Job]:
+    def arrive(self, host: int, need: Amounts, *, unsure: bool = False) -> list[Job]:
         """An announced arrival is planned: reserve its room; returns the departures it draws on.
 
-        A host that was overfull at the start takes nobody in before its debt is paid, hence the payers.
+        A host that was overfull at the start takes nobody in before its debt is paid, hence the payers. `unsure`: it
+        may turn out to arrive elsewhere.
         """
         self.room[host] -= need
         account, rest = self._account(host), list(need)
@@ -135,7 +136,7 @@ class Rooms:
                 drawn.update(dict.fromkeys(account.payers[r]))
                 taken = min(account.free[r], need[r])
                 account.free[r] -= taken
-                self.spare[host, r] -= taken
+                self.spare[host, r] -= 0 if unsure else taken
                 rest[r] -= taken
         if any(rest):
             alone = self._covering(account, rest)

@@ -12,14 +12,12 @@ from trimtab.platform.model import MEMORY, ClusterModel, GroupPolicy
 from trimtab.platform.model.compute import Bools
 from trimtab.platform.planner import company
 from trimtab.platform.planner.budgets import Budgets
+from trimtab.platform.planner.courtesy import courteous
 from trimtab.platform.planner.jobs import Fate, Job
 from trimtab.platform.planner.knots import knots
 from trimtab.platform.planner.rooms import Amounts, Rooms
 
 CLOSING = ("disabled", "off")  # what must not happen to a host that keeps an instance it should have lost
-
-
-WIDEST = 20_000  # edges to those that go where the cloud chooses; beyond, all wait for the first of them instead
 
 
 class Force(Enum):
@@ -36,7 +34,7 @@ class Sequencer:
     Moves that nobody waits for ("lazy": their source has room for all its arrivals without them) go last, so that
     they never take room from a move that others wait for; for the rest the candidate's order decides. What goes where
     the cloud's scheduler chooses (moves without a destination, resizes) is planned when all else is, or when its
-    leaving lets somebody in, and waits for every move planned before whose room it might be given.
+    leaving lets somebody in; see `courtesy`.
     """
 
     def __init__(
@@ -77,10 +75,6 @@ class Sequencer:
                 self._resting[job.act.host] = False
         self._budgets = Budgets(model, jobs)
         self._pool: list[Job] = []  # ready, and the cloud chooses where
-        self._unknown = _total(job.need for job in jobs if job.by_cloud)
-        self._arrived: dict[int, list[Job]] = defaultdict(list)
-        self._ahead: dict[int, tuple[Job, ...]] = {}  # by pinned zone; empty as soon as a move is planned
-        self._gates: dict[tuple[Job, ...], Job] = {}
         for number, rule in company.hindered(model, jobs).items():
             jobs[number].against = rule
             self._leave_out(jobs[number])
@@ -153,6 +147,7 @@ class Sequencer:
             if job.fate is Fate.PENDING:
                 self._leave_out(job)
         self.settle()
+        self.planned = courteous(self.model, self.planned, self.rooms)
 
     def stuck(self) -> list[Job]:
         """Pending jobs that others wait for or that wait for others; empty when only lazy moves remain."""
@@ -257,11 +252,6 @@ class Sequencer:
             self._dirty[job.source] = None
         elif job.old is not None:
             room_of.update(dict.fromkeys(self._grow(job, job.old)))
-        if job.by_cloud:
-            parents.update(dict.fromkeys(self._first_served(job)))
-        elif job.act is None:
-            self._arrived[job.destination].append(job)
-            self._ahead.clear()
         job.room_of = list(room_of)
         job.parents = list(parents | room_of)
         self.planned.append(job)
@@ -289,26 +279,10 @@ class Sequencer:
                 later.leaves = _amounts(map(min, old, new))
             return []
         self.rooms.announce(host, takes)
-        drawn = self.rooms.arrive(host, takes)
+        drawn = self.rooms.arrive(host, takes, unsure=True)
         self.rooms.leave(host, gives, resize)
         self._dirty[host] = None
         return drawn
-
-    def _first_served(self, job: Job) -> Sequence[Job]:
-        """Moves that must have arrived before the cloud chooses a host for a job: it might be given their room."""
-        zone = int(self.model.pinned_zone[job.instance])
-        ahead = self._ahead.get(zone)
-        if ahead is None:
-            threatened = self.rooms.threatened(self._unknown)
-            if zone >= 0:
-                threatened &= self.model.zone.codes == zone
-            ahead = tuple(early for host, there in self._arrived.items() if threatened[host] for early in there)
-            self._ahead[zone] = ahead
-        crowd = sum(one.by_cloud for one in self.jobs) if len(ahead) > WIDEST // len(self.jobs) else 0
-        if len(ahead) * crowd <= WIDEST:
-            return ahead
-        gate = self._gates.setdefault(ahead, job)
-        return ahead if gate is job else (gate,)
 
     def _stir(self, eased: Bools | None) -> None:
         """Look again at the arrivals of hosts whose limits have got room."""
@@ -526,10 +500,6 @@ class Sequencer:
 
 def _cost(job: Job) -> tuple[int, int]:
     return job.need[MEMORY], job.number
-
-
-def _total(needs: Iterable[Amounts]) -> Amounts:
-    return _amounts(np.sum(list(needs) or [(0, 0, 0)], axis=0).tolist())
 
 
 def _minus(a: Amounts, b: Amounts) -> Amounts:
