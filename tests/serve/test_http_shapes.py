@@ -1,11 +1,26 @@
 """HTTP from the outside: Watcher's shapes, status codes and error bodies; nothing runs behind it."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from trimtab.platform.records import Audit, AuditTemplate
+
 VERSION = "OpenStack-API-Version"
+
+
+@pytest.fixture
+async def idle(shared: Any) -> AsyncIterator[Any]:
+    """The shared server, without audits and templates afterwards."""
+    yield shared
+    for audit in shared.store.list(Audit):
+        if audit.state == "PENDING":
+            shared.store.transition(Audit, audit.uuid, "cancel")
+        shared.store.delete(Audit, audit.uuid)
+    for template in shared.store.list(AuditTemplate):
+        shared.store.delete(AuditTemplate, template.uuid)
 
 
 def fault(answer: Any) -> str:
@@ -14,105 +29,6 @@ def fault(answer: Any) -> str:
     assert set(inner) == {"faultcode", "faultstring", "debuginfo"}
     assert inner["faultcode"] == ("Client" if answer.status_code < 500 else "Server")
     return str(inner["faultstring"])
-
-
-async def test_goals_have_watchers_fields_in_list_and_show(idle: Any) -> None:
-    goals = (await idle.get("/v1/goals"))["goals"]
-    names = [goal["name"] for goal in goals]
-    assert names == sorted(names)
-    assert {"dummy", "server_consolidation", "thermal_optimization", "workload_balancing"} <= set(names)
-    assert set(goals[0]) == {"uuid", "name", "display_name", "efficacy_specification", "links"}
-    one = await idle.get("/v1/goals/server_consolidation")
-    assert set(one) - set(goals[0]) == {"created_at", "updated_at", "deleted_at"}
-    assert one["efficacy_specification"][0] == {
-        "name": "compute_nodes_count",
-        "description": "The total number of enabled compute nodes.",
-        "unit": None,
-        "schema": '{"type": "integer", "minimum": 0}',
-    }
-    assert one["links"] == [
-        {"href": f"http://trimtab:9322/v1/goals/{one['uuid']}", "rel": "self"},
-        {"href": f"http://trimtab:9322/goals/{one['uuid']}", "rel": "bookmark"},
-    ]
-    assert one["created_at"].endswith("+00:00")
-
-
-async def test_strategies_are_filtered_by_goal_and_show_their_parameters(idle: Any) -> None:
-    rows = (await idle.get("/v1/strategies", goal="workload_balancing"))["strategies"]
-    names = [row["name"] for row in rows]
-    assert names == ["storage_capacity_balance", "workload_balance", "workload_stabilization"]
-    assert set(rows[0]) == {"uuid", "name", "display_name", "goal_uuid", "goal_name", "links"}
-    one = await idle.get("/v1/strategies/workload_stabilization")
-    assert one["parameters_spec"]["properties"]["thresholds"]["default"] == {
-        "instance_cpu_usage": 0.1,
-        "instance_ram_usage": 0.1,
-    }
-    assert (await idle.get("/v1/strategies", goal="no such goal"))["strategies"] == []
-
-
-async def test_an_audit_template_is_created_shown_listed_and_deleted(idle: Any) -> None:
-    answer = await idle.http.post(
-        "/v1/audit_templates",
-        json={
-            "name": "at1",
-            "goal": "dummy",
-            "strategy": "dummy",
-            "scope": [{"availability_zones": [{"name": "AZ1"}]}],
-            "default_parameters": {"para1": 4.5},
-        },
-    )
-    assert answer.status_code == 201
-    made = answer.json()
-    assert answer.headers["Location"] == f"http://trimtab:9322/v1/audit_templates/{made['uuid']}"
-    assert made["scope"] == [{"compute": [{"availability_zones": [{"name": "AZ1"}]}]}]
-    assert made["default_parameters"] == {"para1": 4.5}
-    assert (made["goal_name"], made["strategy_name"], made["description"]) == ("dummy", "dummy", None)
-    assert await idle.get("/v1/audit_templates/at1") == made
-    short = (await idle.get("/v1/audit_templates"))["audit_templates"][0]
-    assert set(short) == {"uuid", "name", "goal_uuid", "goal_name", "strategy_uuid", "strategy_name", "scope", "links"}
-    assert (await idle.http.delete("/v1/audit_templates/at1")).status_code == 204
-    assert (await idle.http.get("/v1/audit_templates/at1")).status_code == 404
-    again = await idle.http.post("/v1/audit_templates", json={"name": "at1", "goal": "dummy"})
-    assert again.status_code == 201, "a deleted name can be used again"
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "text"),
-    [
-        ({"goal": "dummy"}, 400, "Invalid input for field/attribute name. Value: 'None'. Mandatory field missing."),
-        ({"name": "x", "goal": "nope"}, 400, "Goal nope is invalid"),
-        ({"name": "x", "goal": "dummy", "strategy": "nope"}, 400, "Strategy nope is invalid"),
-        (
-            {"name": "x", "goal": "dummy", "strategy": "workload_stabilization"},
-            400,
-            "'workload_stabilization' strategy does relate to the 'dummy' goal. Possible choices:",
-        ),
-        (
-            {"name": "x", "goal": "dummy", "colour": "red"},
-            400,
-            "Unknown attribute for argument audit_template_postdata: colour",
-        ),
-        ({"name": 5, "goal": "dummy"}, 400, "Invalid input for field/attribute name. Value: '5'."),
-        ({"name": "x", "goal": "dummy", "scope": [{"moon": []}]}, 400, "scope"),
-        ({"name": "x", "goal": "dummy", "default_parameters": {"a": 1}}, 400, "requires a strategy"),
-        (
-            {"name": "x", "goal": "dummy", "strategy": "dummy", "default_parameters": {"moon": 1}},
-            400,
-            "Audit parameter moon are not allowed",
-        ),
-    ],
-)
-async def test_a_bad_template_is_refused_with_the_field_named(idle: Any, body: Any, status: int, text: str) -> None:
-    answer = await idle.http.post("/v1/audit_templates", json=body)
-    assert (answer.status_code, text in fault(answer)) == (status, True), answer.text
-    assert (await idle.get("/v1/audit_templates"))["audit_templates"] == []
-
-
-async def test_a_name_is_taken_only_once(idle: Any) -> None:
-    await idle.post("/v1/audit_templates", {"name": "one", "goal": "dummy"})
-    answer = await idle.http.post("/v1/audit_templates", json={"name": "one", "goal": "dummy"})
-    assert answer.status_code == 409
-    assert fault(answer) == "An audit_template with UUID or name one already exists"
 
 
 async def test_an_audit_gets_defaults_filled_in_and_its_scope_from_the_template(idle: Any) -> None:
@@ -189,27 +105,6 @@ async def test_malformed_requests_are_the_clients_fault(idle: Any) -> None:
     assert "The method POST is not allowed" in answer.json()["error_message"]
 
 
-async def test_lists_have_pages_with_a_next_link_that_leads_to_the_end(idle: Any) -> None:
-    for number in range(5):
-        await idle.post("/v1/audits", {"audit_type": "ONESHOT", "goal": "dummy", "name": f"a{number}"})
-    seen: list[str] = []
-    url = "/v1/audits?limit=2&sort_key=name&sort_dir=desc"
-    while url:
-        page = (await idle.http.get(url)).json()
-        seen += [audit["name"] for audit in page["audits"]]
-        url = page.get("next", "")
-    assert seen == ["a4", "a3", "a2", "a1", "a0"]
-    for query, status, text in (
-        ({"limit": "0"}, 400, "Limit must be positive"),
-        ({"sort_key": "moon"}, 400, "Invalid sort key: moon"),
-        ({"sort_dir": "up"}, 400, "Invalid sort direction: up. Acceptable values are 'asc' or 'desc'"),
-        ({"marker": "0f6d0e1e-5f3a-4b88-8f4c-3a0d3c5b8c11"}, 404, "0f6d0e1e"),
-    ):
-        answer = await idle.http.get("/v1/audits", params=query)
-        assert answer.status_code == status, answer.text
-        assert text in fault(answer)
-
-
 async def test_an_idempotency_key_creates_once(idle: Any) -> None:
     body = {"audit_type": "ONESHOT", "goal": "dummy"}
     first = await idle.http.post("/v1/audits", json=body, headers={"Idempotency-Key": "k1"})
@@ -239,28 +134,6 @@ async def test_plans_and_actions_are_known_by_uuid_only(idle: Any) -> None:
         assert (await idle.http.delete(f"/v1/{collection}")).status_code == 405
 
 
-@pytest.mark.parametrize(
-    ("header", "status", "used"),
-    [
-        (None, 200, "infra-optim 1.0"),
-        ("infra-optim 1.4", 200, "infra-optim 1.4"),
-        ("compute 2.1, infra-optim 1.5", 200, "infra-optim 1.5"),
-        ("infra-optim latest", 200, "infra-optim 1.7"),
-        ("infra-optim 1", 200, "infra-optim 1.0"),
-        ("infra-optim 1.999", 406, None),
-        ("infra-optim 2.0", 406, None),
-        ("infra-optim 1.2.3", 406, None),
-    ],
-)
-async def test_the_microversion_is_negotiated(idle: Any, header: str | None, status: int, used: str | None) -> None:
-    idle.http.headers.pop(VERSION)
-    answer = await idle.http.get("/v1/goals", headers={VERSION: header} if header else {})
-    assert answer.status_code == status
-    assert answer.headers.get(VERSION) == used
-    if status == 406:
-        assert "406 Not Acceptable" in answer.json()["error_message"]
-
-
 async def test_old_clients_do_not_see_newer_fields(idle: Any) -> None:
     await idle.post("/v1/audits", {"audit_type": "ONESHOT", "goal": "dummy", "name": "a", "force": True})
     old = (await idle.http.get("/v1/audits/a", headers={VERSION: "infra-optim 1.0"})).json()
@@ -279,10 +152,6 @@ async def test_metrics_and_openapi_are_there(idle: Any) -> None:
     assert {"audit_templates", "whatifs"} <= set(await idle.get("/v1/"))
 
 
-async def test_double_slashes_and_trailing_slashes_are_forgiven(idle: Any) -> None:
-    assert (await idle.http.get("/v1//goals/")).status_code == 200
-
-
 async def test_bookmark_links_and_json_suffixes_lead_to_the_object(idle: Any) -> None:
     goal = (await idle.get("/v1/goals"))["goals"][0]
     for link in goal["links"]:
@@ -295,12 +164,6 @@ async def test_uuid_arguments_that_are_none_are_refused(idle: Any) -> None:
     for path in ("/v1/audits?marker=nope", "/v1/action_plans?audit_uuid=nope", "/v1/actions?action_plan_uuid=nope"):
         answer = await idle.http.get(path)
         assert (answer.status_code, "Expected a uuid but received nope" in fault(answer)) == (400, True)
-
-
-async def test_fields_too_new_for_the_microversion_are_not_acceptable(idle: Any) -> None:
-    body = {"name": "t", "goal": "dummy", "strategy": "dummy", "default_parameters": {"para1": 2.0}}
-    answer = await idle.http.post("/v1/audit_templates", json=body, headers={VERSION: "infra-optim 1.6"})
-    assert (answer.status_code, fault(answer)) == (406, "Request not acceptable.")
 
 
 async def test_a_used_idempotency_key_of_another_kind_says_so(idle: Any) -> None:
