@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from trimtab.platform.clocks import WallClock
 from trimtab.platform.contracts import Context, Tools
-from trimtab.platform.engine import ProposeJob, TryJob, try_out
 from trimtab.platform.errors import ActionSkipped
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.plugins import Plugins, load, scoring_engines
 from trimtab.platform.proposal import Limits
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Snapshot
+from trimtab.platform.trial import ProposeJob, TryJob, try_out
 from trimtab.serve.main import app
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDriver, local_call

@@ -23,13 +23,14 @@ import pyarrow as pa
 from trimtab.platform import rules
 from trimtab.platform.collector import Collector
 from trimtab.platform.contracts import Goal, Inventory, Score
-from trimtab.platform.engine import Entry, ProposeJob, Tried, action_rows, candidate_rows
 from trimtab.platform.model import ClusterModel
+from trimtab.platform.outcome import Entry, action_rows, candidate_rows
 from trimtab.platform.planner import PLANNERS
 from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan
 from trimtab.platform.records import ActionPlan, Audit
 from trimtab.platform.snapshot import History, Need, Snapshot
 from trimtab.platform.store.state import Store
+from trimtab.platform.trial import ProposeJob, Tried
 
 HOSTS, INSTANCES, MOVES, SAMPLES, TIMES = 10_000, 100_000, 1_000, 288, 9
 CPU = Need("instance_cpu_usage", "instance")

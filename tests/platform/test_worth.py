@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from trimtab.platform import ranking, rules
 from trimtab.platform.contracts import Goal
-from trimtab.platform.engine import TryJob, try_out
 from trimtab.platform.model import VCPU, ClusterModel, InstanceState
 from trimtab.platform.model.tables import Codes
 from trimtab.platform.planner import plan_capacity
 from trimtab.platform.planner.durations import NIC_MB_S, NOTICE_S, SETUP_S, migration_s, transfer
 from trimtab.platform.proposal import Act, Candidate, Limits, Migrate, Step
 from trimtab.platform.snapshot import History, Need, Snapshot
+from trimtab.platform.trial import TryJob, try_out
 from trimtab.platform.worth import Prices, cost_of, remaining_s, weigh
 from trimtab.simulator import power
 from trimtab.simulator.estate import build_estate

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from trimtab.platform import engine
+from trimtab.platform import engine, outcome, trial
 from trimtab.platform.contracts import Context
 from trimtab.platform.plugins import Plugins, load
 from trimtab.platform.proposal import Act, Candidate, Migrate
@@ -175,7 +175,7 @@ class Crash(Overfill):
 def install(monkeypatch: pytest.MonkeyPatch, working: Any, *strategies: Any) -> None:
     installed = load()
     wanted = Plugins({s.name: s for s in strategies}, installed.goals, installed.actions)
-    monkeypatch.setattr(engine, "load", lambda: wanted)
+    monkeypatch.setattr(trial, "load", lambda: wanted)
     object.__setattr__(working.parts, "plugins", wanted)
 
 
@@ -279,7 +279,7 @@ async def test_strategies_without_a_proposal_end_in_an_empty_plan_that_says_so(
 ) -> None:
     install(monkeypatch, working, Silent())
     audit = await audit_of(working, goal="server_consolidation", **({"strategy": named} if named else {}))
-    assert (audit["state"], audit["status_message"]) == ("SUCCEEDED", engine.NO_PROPOSAL)
+    assert (audit["state"], audit["status_message"]) == ("SUCCEEDED", outcome.NO_PROPOSAL)
     assert (await plan_of(working, audit))["state"] == "SUCCEEDED"
 
 

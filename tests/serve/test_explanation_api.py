@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from trimtab.platform.engine import NO_PROPOSAL
+from trimtab.platform.outcome import NO_PROPOSAL
 from trimtab.serve.client import Client
 from trimtab.serve.main import app
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from trimtab.platform import engine, rules
+from trimtab.platform import rules, trial
 from trimtab.platform.contracts import Context
 from trimtab.platform.model import InstanceState
 from trimtab.platform.plugins import Plugins, load
@@ -49,7 +49,7 @@ async def test_a_move_that_brings_nothing_is_left_out_unless_the_setting_is_off(
     working: Any, monkeypatch: pytest.MonkeyPatch, weigh: bool
 ) -> None:
     plugins = Plugins({Shuffle.name: Shuffle()}, load().goals, load().actions)
-    monkeypatch.setattr(engine, "load", lambda: plugins)
+    monkeypatch.setattr(trial, "load", lambda: plugins)
     object.__setattr__(working.parts, "plugins", plugins)
     object.__setattr__(working.parts, "weigh", weigh)
     body = {"audit_type": "ONESHOT", "goal": "workload_balancing", "strategy": Shuffle.name}

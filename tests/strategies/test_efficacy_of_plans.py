@@ -13,7 +13,6 @@ from hypothesis import strategies as some
 
 from trimtab.platform import rules
 from trimtab.platform.contracts import Context, Planner, Strategy
-from trimtab.platform.engine import ProposeJob, TryJob, try_out
 from trimtab.platform.model import MEMORY, VCPU, ClusterModel
 from trimtab.platform.model.compute import Floats, Ints
 from trimtab.platform.planner import PLANNERS
@@ -21,6 +20,7 @@ from trimtab.platform.plugins import load
 from trimtab.platform.proposal import Act, Candidate, Limits, Migrate, Plan, Step
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Snapshot
+from trimtab.platform.trial import ProposeJob, TryJob, try_out
 from trimtab.simulator.annex import build_metal, build_storage
 from trimtab.simulator.estate import build_estate
 from trimtab.simulator.rehearse import rehearse

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from trimtab.platform.contracts import Context, Strategy
-from trimtab.platform.engine import TryJob, try_out
 from trimtab.platform.model import ClusterModel, InstanceState
 from trimtab.platform.planner import PLANNERS
 from trimtab.platform.planner.wire import act_parameters
@@ -21,6 +20,7 @@ from trimtab.platform.proposal import Act, Candidate, Limits
 from trimtab.platform.rules import destinations
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Snapshot
+from trimtab.platform.trial import TryJob, try_out
 
 SEEDS = some.integers(0, 2**32 - 1)
 # They need other models than the compute model, or move what these checks forbid: they have tests of their own.
