@@ -64,7 +64,7 @@ def states(store: Store, name: str) -> tuple[list[str], list[str]]:
 
 
 UNTOUCHED = (["PENDING", "ONGOING", "SUCCEEDED", "SUSPENDED"], ["RECOMMENDED", "ONGOING", "SUCCEEDED"])
-CANCELLED = (["CANCELLED", "CANCELLED", "SUCCEEDED", "SUSPENDED"], ["CANCELLED", "CANCELLING", "SUCCEEDED"])
+CANCELLED = (["CANCELLED", "CANCELLED", "SUCCEEDED", "CANCELLED"], ["CANCELLED", "CANCELLING", "SUCCEEDED"])
 
 
 def pointed_to(store: Store, name: str) -> set[tuple[int, int | None]]:

@@ -3,8 +3,11 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from trimtab.platform.records import AuditTemplate
 
@@ -35,8 +38,9 @@ async def made(api: Any, **fields: Any) -> dict[str, Any]:
     return dict(await api.post(PATH, {"name": "at", "goal": "dummy", **fields}))
 
 
-async def patch(api: Any, *operations: dict[str, Any], ident: str = "at", headers: Any = None) -> Any:
-    return await api.http.patch(f"{PATH}/{ident}", json=list(operations), headers=headers)
+async def patch(api: Any, *operations: dict[str, Any], ident: str = "at", headers: Any = None, body: Any = ...) -> Any:
+    whole = list(operations) if body is ... else body
+    return await api.http.patch(f"{PATH}/{ident}", json=whole, headers=headers)
 
 
 async def test_a_template_has_watchers_shape(api: Any) -> None:
@@ -326,3 +330,42 @@ async def test_templates_are_filtered_by_goal_and_strategy(api: Any) -> None:
     assert await names(strategy="basic") == ["c"]
     assert await names(goal="dummy", strategy="dummy") == ["a"]
     assert await names(goal="dummy", strategy="basic") == await names(goal="nope") == await names(goal=UNKNOWN) == []
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8) | st.sampled_from(["dummy", "basic", "compute", "para1", UNKNOWN]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["compute", "name", "exclude", "para1", "x"]), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+FIELDS = st.sampled_from(["name", "description", "goal", "strategy", "scope", "default_parameters", "uuid"])
+PATHS = st.sampled_from(
+    ["/name", "/description", "/goal", "/goal_id", "/strategy", "/strategy_id", "/scope", "/scope/0", "/scope/-",
+     "/default_parameters", "/default_parameters/para1", "/uuid", "/goal/x", "x"]
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(FIELDS, ANYTHING, max_size=4) | ANYTHING, st.booleans())
+async def test_nothing_posted_breaks_the_server(api: Any, body: Any, whole: bool) -> None:
+    if whole and isinstance(body, dict):
+        body = {"name": str(uuid4()), "goal": "dummy", **body}
+    answer = await api.http.post(PATH, json=body)
+    assert answer.status_code in {201, 400, 409}, answer.text
+    if answer.status_code == 201:
+        assert await api.get(f"{PATH}/{answer.json()['uuid']}") == answer.json()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(["add", "replace", "remove", 5]), PATHS, ANYTHING), max_size=3) | ANYTHING)
+async def test_no_patch_breaks_the_server(api: Any, operations: Any) -> None:
+    body = operations
+    if isinstance(operations, list) and all(isinstance(one, tuple) for one in operations):
+        body = [op(*one) for one in operations]
+    one = await made(api, name=str(uuid4()), strategy="dummy")
+    answer = await patch(api, ident=one["uuid"], body=body)
+    assert answer.status_code in {200, 400, 409}, answer.text
+    if answer.status_code == 200:
+        assert await api.get(f"{PATH}/{one['uuid']}") == answer.json()
+    await api.http.delete(f"{PATH}/{one['uuid']}")

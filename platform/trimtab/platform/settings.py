@@ -9,14 +9,16 @@ import ipaddress
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from trimtab.platform.proposal import Limits
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+CONTRADICTIONS: Final = "contradictions"  # type of the fault that names options that do not fit each other
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -80,8 +82,10 @@ class KeystoneSettings(Section):
     username: str | None = None
     password: SecretStr | None = None
     user_domain_name: str = "Default"
+    user_domain_id: str | None = Field(None, description="Instead of user_domain_name")
     project_name: str = "service"
     project_domain_name: str = "Default"
+    project_domain_id: str | None = Field(None, description="Instead of project_domain_name")
     region_name: str | None = None
     cafile: Path | None = Field(None, description="Certificates that Keystone's own is checked against")
     insecure: bool = Field(False, description="Do not check Keystone's certificate")
@@ -193,20 +197,16 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if faults := self.contradictions():
-            raise ValueError("; ".join(f"{path}: {fault}" for path, fault in faults))
+            text = "; ".join(f"{path}: {fault}" for path, fault in faults)
+            raise PydanticCustomError(CONTRADICTIONS, "{text}", {"text": text, "faults": faults})
         return self
 
     def contradictions(self) -> list[tuple[str, str]]:
         """Options that do not fit others: their paths, and what to do."""
         found = []
         if self.auth == "none" and self.host not in LOOPBACK and not self.insecure_no_auth:
-            found.append(
-                (
-                    "host",
-                    f"everybody who reaches {self.host} could change the cloud: "
-                    'set auth = "keystone", or host = "127.0.0.1"',
-                )
-            )
+            why = f"everybody who reaches {self.host} could change the cloud"
+            found.append(("host", f'{why}: set auth = "keystone", or host = "127.0.0.1"'))
         if self.auth == "keystone":
             found += [
                 (f"keystone_authtoken.{name}", 'auth = "keystone" needs it')

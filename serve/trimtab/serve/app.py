@@ -12,8 +12,10 @@ from trimtab.serve import (
     catalogue,
     data_model,
     discovery,
+    events,
     faults,
     monitoring,
+    security,
     services,
     strategy_state,
     webhooks,
@@ -35,6 +37,7 @@ PARTS = (
     data_model,
     webhooks,
     whatifs,
+    events,
     monitoring,
 )
 
@@ -47,4 +50,5 @@ def create_app(backend: Backend) -> FastAPI:
         app.include_router(part.router)
     app.add_middleware(Transport)
     faults.install(app)
+    security.protect(app, backend.settings)
     return app

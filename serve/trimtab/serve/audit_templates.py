@@ -146,7 +146,7 @@ async def patch_template(
     """Change an audit template; `goal` and `strategy` are given by uuid or name."""
     check_patched("audit_template", (operation.root for operation in operations), asked)
     old = seen.row
-    if ident.isdecimal():  # Watcher looks a second time, and then not by id
+    if ident.isascii() and ident.isdecimal():  # Watcher looks a second time, and then not by id
         raise NotFound(f"AuditTemplate {ident} could not be found")
     known = {name: getattr(old, name) for name in PATCHABLE}
     changed = patching.apply(known, [await _resolved(wired.store, operation) for operation in operations])

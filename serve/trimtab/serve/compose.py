@@ -27,10 +27,11 @@ from trimtab.platform.clocks import PacedClock, WallClock
 from trimtab.platform.collector import Availability, Collector
 from trimtab.platform.contracts import Score, Tools
 from trimtab.platform.engine import Parts
-from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
+from trimtab.platform.errors import CloudUnavailable, Conflict, InvalidInput, TrimtabError
 from trimtab.platform.model import ClusterModel, read_model, write_model
 from trimtab.platform.model.flat import Flat
 from trimtab.platform.plugins import load, scoring_engines
+from trimtab.platform.publishing import Sent, publish
 from trimtab.platform.records import Goal, Json, ScoringEngine, Strategy
 from trimtab.platform.rules import AnyRule, read_rules
 from trimtab.platform.runtime import actors
@@ -196,6 +197,17 @@ def build_whatifs(settings: Settings) -> Callable[[asyncio.Event], Coroutine[Any
     return partial(whatif_engine.serve_whatifs, parts)
 
 
+def build_notifier(settings: Settings, tell: Callable[[Sent], None]) -> Coroutine[Any, Any, None]:
+    """What sends notifications to the bus of the settings."""
+    from trimtab.serve.amqp import Bus
+
+    if settings.notifications_url is None:
+        raise InvalidInput("there is no bus for notifications: set notifications_url")
+    bus = Bus(settings.notifications_url.get_secret_value(), f"infra-optim:{settings.hostname}")
+    store = StorePort(actors.call_of(_actor("state"), "store"))
+    return publish(store, "bus", bus.send, level=settings.notification_level, tell=tell)
+
+
 class RemoteRecorder:
     """`collector.Recorder` over the state actor."""
 
@@ -336,7 +348,10 @@ def deploy(settings: Settings) -> Running:
     model = actors.start(actors.Model, partial(build_model, settings), retries=3)
     engine = actors.start(actors.Engine, partial(build_engine, settings), retries=3)
     whatifs = actors.start(actors.WhatIfs, partial(build_whatifs, settings), retries=3)
-    pings = [actor.ping.remote() for actor in (state, cloud, model, engine, whatifs)]
+    parts = [state, cloud, model, engine, whatifs]
+    if settings.notifications_url is not None:
+        parts.append(actors.start(actors.Notifier, partial(build_notifier, settings), retries=3))
+    pings = [actor.ping.remote() for actor in parts]
     serve.start(
         proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
     )
@@ -378,7 +393,7 @@ def shutdown() -> None:
     stop_ray: Any = ray.shutdown  # untyped
     if APPLICATION in _serving():
         serve.delete(APPLICATION)  # replicas end in order; Serve itself ends with Ray
-    for name in ("whatifs", "engine", "model", "cloud", "state"):
+    for name in ("notifier", "whatifs", "engine", "model", "cloud", "state"):
         try:
             ray.kill(_actor(name))
         except TrimtabError:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import psutil
 from rich.console import Console
 
 from trimtab.platform.errors import Conflict, NotFound, TrimtabError
+from trimtab.platform.secrets import hide_secrets
 from trimtab.platform.settings import Settings
 
 START_S = 180.0
@@ -36,8 +38,11 @@ def _running(settings: Settings) -> psutil.Process | None:
         return None
 
 
-def up(settings: Settings, console: Console) -> None:
+def up(settings: Settings, console: Console, arguments: Mapping[str, object]) -> None:
     """Start the supervisor in the background and wait until the API answers.
+
+    `arguments` are those of the command line that were given. The supervisor reads the same file and environment
+    again; so no secret is on its command line, where everybody could see it.
 
     Raises:
         Conflict: it runs already. TrimtabError: it did not come up; the message has the end of its log.
@@ -49,7 +54,9 @@ def up(settings: Settings, console: Console) -> None:
     ready.unlink(missing_ok=True)
     log_file = settings.data_dir / "trimtab.log"
     command = [sys.executable, "-m", "trimtab.serve.main", "up", "--foreground"]
-    command += ["--data-dir", str(settings.data_dir), "--port", str(settings.port)]
+    for name, value in arguments.items():
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     with log_file.open("ab") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 (our own program)
     deadline = time.monotonic() + START_S
@@ -74,6 +81,9 @@ def serve_until_told(settings: Settings, console: Console) -> None:
     Raises:
         Conflict: another supervisor uses the same data folder.
     """
+    hide_secrets(settings)
+    if settings.ray.address is not None:
+        os.environ["TRIMTAB_RAY__ADDRESS"] = settings.ray.address  # looked at when Ray is imported
     from trimtab.serve import compose
 
     if (process := _running(settings)) is not None:

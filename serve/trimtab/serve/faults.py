@@ -37,6 +37,10 @@ class UnknownMimetype(TrimtabError):
     """The body is no JSON (415)."""
 
 
+class Busy(TrimtabError):
+    """The service has as much of this under way as it can bear (503)."""
+
+
 # The first that fits.
 STATUS: tuple[tuple[type[TrimtabError], int], ...] = (
     (InvalidInput, 400),
@@ -47,6 +51,7 @@ STATUS: tuple[tuple[type[TrimtabError], int], ...] = (
     (UnknownMimetype, 415),
     (CloudError, 503),
     (DatasourceError, 503),
+    (Busy, 503),
     (TrimtabError, 500),
 )
 COLLECTIONS = "goals|strategies|audit_templates|audits|action_plans|actions|services|scoring_engines"

@@ -106,9 +106,11 @@ def validator(settings: KeystoneSettings) -> Ask:
         auth_url=settings.auth_url,
         username=settings.username,
         password=password,
-        user_domain_name=settings.user_domain_name,
+        user_domain_id=settings.user_domain_id,
+        user_domain_name=None if settings.user_domain_id else settings.user_domain_name,
         project_name=settings.project_name,
-        project_domain_name=settings.project_domain_name,
+        project_domain_id=settings.project_domain_id,
+        project_domain_name=None if settings.project_domain_id else settings.project_domain_name,
     )
     verify: bool | str = not settings.insecure if settings.cafile is None else str(settings.cafile)
     interface: Any = settings.interface or AUTH_INTERFACE

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
 from trimtab.platform.errors import TrimtabError
-from trimtab.platform.settings import Settings
 from trimtab.serve.backtest_command import backtest
 from trimtab.serve.bench_command import bench
 from trimtab.serve.client import Client
+from trimtab.serve.config_command import ConfigFile, configs, settings_or_exit
 from trimtab.serve.import_command import imports
 from trimtab.serve.show import actions_table, candidates_table
 
@@ -60,6 +59,7 @@ app.add_typer(plans, name="plan")
 app.add_typer(snapshots, name="snapshot")
 app.add_typer(scoring, name="scoringengine")
 app.add_typer(bench, name="bench")
+app.add_typer(configs, name="config")
 app.add_typer(imports, name="import")
 app.add_typer(whatifs, name="whatif")
 
@@ -80,20 +80,6 @@ def run() -> None:
         raise SystemExit(1) from None
 
 
-def _settings(**overrides: Any) -> Settings:
-    """Settings from the environment and the command line; every wrong value at once."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        for fault in error.errors():
-            place = ".".join(str(part) for part in fault["loc"])
-            errors.print(
-                f"[red]error:[/red] option {place}: {fault['msg']} (got {fault.get('input')!r})", highlight=False
-            )
-        raise typer.Exit(2) from None
-
-
 @app.command()
 def demo(
     hosts: Annotated[int, typer.Option(help="Hosts of the simulated cloud.")] = 200,
@@ -109,34 +95,45 @@ def demo(
     from trimtab.serve.demo import run_demo
 
     cloud = {"hosts": hosts, "instances": instances, "seed": seed, "trace": trace, "speed": 30.0}
-    run_demo(console, lambda **more: _settings(port=port, cloud=cloud, **more), goal, report, dashboard=dashboard)
+    run_demo(
+        console, lambda **more: settings_or_exit(port=port, cloud=cloud, **more), goal, report, dashboard=dashboard
+    )
 
 
 @app.command()
 def up(
     data_dir: Annotated[Path | None, typer.Option(help="Where records and metrics are kept.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API; others than loopback need auth.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+    config: ConfigFile = None,
+    insecure_no_auth: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Let everybody who reaches another --host change the cloud.")
+    ] = False,
     foreground: Annotated[bool, typer.Option(help="Stay in the foreground (for systemd and containers).")] = False,
 ) -> None:
     """Start Trimtab and keep it running; prints the addresses of the API and of the Ray dashboard.
 
-    Every option of Trimtab can be set through the environment, for example TRIMTAB_CLOUD__HOSTS=50.
+    Every option of Trimtab can be set in trimtab.toml or through the environment, for example TRIMTAB_CLOUD__HOSTS=50;
+    `trimtab config show` lists them.
     """
     from trimtab.serve import daemon
 
-    settings = _settings(data_dir=data_dir, port=port)
+    given = {"data_dir": data_dir, "host": host, "port": port, "insecure_no_auth": insecure_no_auth or None}
+    settings = settings_or_exit(config, **given)
     if foreground:
         daemon.serve_until_told(settings, console)
     else:
-        daemon.up(settings, console)
+        daemon.up(settings, console, arguments={"config": config, **given})
 
 
 @app.command()
-def down(data_dir: Annotated[Path | None, typer.Option(help="The folder given to `up`.")] = None) -> None:
+def down(
+    data_dir: Annotated[Path | None, typer.Option(help="The folder given to `up`.")] = None, config: ConfigFile = None
+) -> None:
     """Stop what `trimtab up` started; leaves no process behind. Records and metrics stay."""
     from trimtab.serve import daemon
 
-    daemon.down(_settings(data_dir=data_dir), console)
+    daemon.down(settings_or_exit(config, data_dir=data_dir), console)
 
 
 # -- audits ------------------------------------------------------------------------------------
@@ -332,7 +329,7 @@ def run_whatif(
     from trimtab.serve import whatif_command
 
     options = whatif_command.Options(out, series, workers, local, as_json, retry_failed, x, y)
-    whatif_command.run(scenario, options, _settings(), console, errors)
+    whatif_command.run(scenario, options, settings_or_exit(), console, errors)
 
 
 @whatifs.command("check")
@@ -340,7 +337,7 @@ def check_whatif(scenario: Annotated[Path, typer.Argument(help="The scenario, YA
     """Say how many cells a scenario has, or everything that is wrong with it."""
     from trimtab.serve import whatif_command
 
-    whatif_command.check(scenario, _settings(), console)
+    whatif_command.check(scenario, settings_or_exit(), console)
 
 
 # -- snapshots ---------------------------------------------------------------------------------
@@ -371,7 +368,7 @@ def import_snapshot(
     """Check a model and make it the cloud that the next `trimtab up` simulates (in a data folder without one)."""
     from trimtab.serve.compose import install_estate
 
-    model = install_estate(_settings(data_dir=data_dir), folder)
+    model = install_estate(settings_or_exit(data_dir=data_dir), folder)
     summary = {
         "hosts": model.hosts,
         "instances": model.instances,

@@ -22,6 +22,7 @@ from trimtab.platform import scope as scopes
 from trimtab.platform.collector import Collector
 from trimtab.platform.errors import CloudUnavailable, TrimtabError
 from trimtab.platform.model.flat import flat
+from trimtab.platform.publishing import Sent
 from trimtab.platform.snapshot import Need
 
 log = logging.getLogger(__name__)
@@ -289,6 +290,33 @@ class WhatIfs(Looping):
     def wake(self) -> None:
         """There is a new sweep, or one was cancelled."""
         self._loop.call_soon_threadsafe(self._wake.set)
+
+
+class Notifier(Looping):
+    """Sends notifications to a bus; the store says where it was, so a new one goes on there."""
+
+    def __init__(self, build: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        super().__init__()
+        sent = {
+            name: metrics.Gauge(f"trimtab_notifications_{name}", f"Notifications: {what}")
+            for name, what in (
+                ("notifications", "handed to the bus"),
+                ("lost", "events dropped because too many waited"),
+                ("failures", "times the bus did not take them"),
+            )
+        }
+        self._last: Sent | None = None
+
+        def tell(now: Sent) -> None:
+            self._last = now
+            for name, gauge in sent.items():
+                gauge.set(float(getattr(now, name)))
+
+        self._start(build(tell))
+
+    def sent(self) -> Sent | None:
+        """What it has done so far; None before the first event."""
+        return self._last
 
 
 class Gauges:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from trimtab.platform.records import (
     Action,
     ActionPlan,
+    Audit,
     CandidateRecord,
     Claimable,
     EfficacyIndicator,
@@ -20,12 +21,14 @@ from trimtab.platform.records import (
     Json,
     Record,
     ScoringEngine,
+    Service,
     Strategy,
 )
 from trimtab.platform.store.transaction import Move
 
 if TYPE_CHECKING:
     from trimtab.platform.store.catalogue import Synced
+    from trimtab.platform.store.purging import Purged
     from trimtab.platform.store.state import Store
     from trimtab.platform.store.sweeps import Sweeps
     from trimtab.platform.store.views import Related, View
@@ -149,6 +152,10 @@ class StorePort:
         """See `Store.claimable`."""
         return await self._call("claimable", (kind, states), {})
 
+    async def runnable_audits(self) -> Rows[Audit]:
+        """See `Store.runnable_audits`."""
+        return await self._call("runnable_audits", (), {})
+
     async def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """See `Store.events`."""
         return await self._call("events", (after_id, limit, record_uuid), {})
@@ -236,6 +243,37 @@ class StorePort:
     async def release(self, kind: type[C], uuid: str, owner: str, epoch: int) -> C:
         """See `Store.release`."""
         return await self._call("release", (kind, uuid, owner, epoch), {})
+
+    # -- services, and growing old ---------------------------------------------------------------
+
+    async def beat(self, name: str, host: str) -> Service:
+        """See `Store.beat`."""
+        return await self._call("beat", (name, host), {})
+
+    async def report_service(self, uuid: str, old: str, new: str) -> None:
+        """See `Store.report_service`."""
+        await self._call("report_service", (uuid, old, new), {})
+
+    async def supersede_plans(self, hours: float) -> int:
+        """See `Store.supersede_plans`."""
+        return await self._call("supersede_plans", (hours,), {})
+
+    async def tidy(self, keep_days: float) -> int:
+        """See `Store.tidy`."""
+        return await self._call("tidy", (keep_days,), {})
+
+    async def purge(
+        self,
+        *,
+        age_days: float | None = None,
+        most: int | None = None,
+        goal: str | None = None,
+        orphans: bool = True,
+        dry_run: bool = False,
+    ) -> Purged:
+        """See `Store.purge`."""
+        asked = {"age_days": age_days, "most": most, "goal": goal, "orphans": orphans, "dry_run": dry_run}
+        return await self._call("purge", (), asked)
 
     # -- whole stories ---------------------------------------------------------------------------
 

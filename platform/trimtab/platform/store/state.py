@@ -30,9 +30,11 @@ from trimtab.platform.records import (
     Goal,
     Record,
     ScoringEngine,
+    Service,
     Strategy,
 )
-from trimtab.platform.store import catalogue, query, restoring, views
+from trimtab.platform.states import PlanState
+from trimtab.platform.store import catalogue, purging, query, restoring, views
 from trimtab.platform.store.schema import prepare
 from trimtab.platform.store.transaction import Move, Outcomes, Transaction, fence
 
@@ -159,6 +161,11 @@ class Store:
         """Records in these states without a valid lease, oldest first."""
         with self._transaction() as tx:
             return tx.claimable(kind, states)
+
+    def runnable_audits(self) -> Rows[Audit]:
+        """Audits without a valid lease that are PENDING or ONGOING, or whose webhook was called since they ended."""
+        with self._transaction() as tx:
+            return tx.runnable()
 
     def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """What happened after the event with this id, oldest first; of one record if `record_uuid` is given."""
@@ -338,6 +345,54 @@ class Store:
         with self._transaction() as tx:
             record = _held(tx.live(kind, uuid), owner, epoch)
             return tx.change(record, {"owner": None, "lease_until": None})
+
+    # -- services --------------------------------------------------------------------------------
+
+    def beat(self, name: str, host: str) -> Service:
+        """A sign of life of a service, whose row is made at the first one."""
+        with self._transaction() as tx:
+            same = tx.rows(Service, {"name": name, "host": host})
+            if same:
+                return tx.change(same[0], {"last_seen_up": tx.now})
+            (made,) = tx.insert([Service(uuid=str(uuid4()), name=name, host=host, last_seen_up=tx.now)])
+            return made
+
+    def report_service(self, uuid: str, old: str, new: str) -> None:
+        """Tell those who listen that a service is another than before: ACTIVE or FAILED."""
+        with self._transaction() as tx:
+            tx.note(tx.live(Service, uuid), "status", None, old, new)
+
+    # -- growing old -----------------------------------------------------------------------------
+
+    def supersede_plans(self, hours: float) -> int:
+        """RECOMMENDED plans that nobody started for so long become SUPERSEDED; returns how many."""
+        with self._transaction() as tx:
+            before = tx.now - timedelta(hours=hours)
+            message = f"Nobody started it within {hours:g} hours"
+            return tx.move_older(ActionPlan, PlanState.RECOMMENDED, before, "supersede", message)
+
+    def tidy(self, keep_days: float) -> int:
+        """Remove events and idempotency keys older than this; returns how many."""
+        with self._transaction() as tx:
+            before = tx.now - timedelta(days=keep_days)
+            return tx.erase_events(before=before) + tx.forget_keys(before)
+
+    def purge(
+        self,
+        *,
+        age_days: float | None = None,
+        most: int | None = None,
+        goal: str | None = None,
+        orphans: bool = True,
+        dry_run: bool = False,
+    ) -> purging.Purged:
+        """Remove soft-deleted rows for good; see `purging.purge`.
+
+        Raises:
+            NotFound: there is no such goal. InvalidInput: the goal is not deleted, or a number is negative.
+        """
+        with self._transaction() as tx:
+            return purging.purge(tx, age_days=age_days, most=most, goal=goal, orphans=orphans, dry_run=dry_run)
 
     # -- whole stories ---------------------------------------------------------------------------
 

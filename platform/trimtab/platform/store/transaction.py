@@ -163,6 +163,20 @@ class Transaction:
         moment = to_cell(kind, columns(kind)["lease_until"], self.now)
         return self._select(kind, f"WHERE {condition} AND {free} ORDER BY id", [*parameters, moment])
 
+    def runnable(self) -> Rows[Audit]:
+        """Audits without a valid lease that are not over, or whose webhook was called since; oldest first."""
+        condition, parameters = query.conditions(Audit, {})
+        alive = "(state IN ('PENDING', 'ONGOING') OR (state = 'SUCCEEDED' AND triggered_at IS NOT NULL))"
+        free = "(owner IS NULL OR lease_until IS NULL OR lease_until <= ?)"
+        moment = to_cell(Audit, columns(Audit)["lease_until"], self.now)
+        return self._select(Audit, f"WHERE {condition} AND {alive} AND {free} ORDER BY id", [*parameters, moment])
+
+    def cells(self, kind: type[Record], names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Some columns of all rows, deleted ones too, by id."""
+        kinds = [columns(kind)[name] for name in names]
+        rows = self._con.execute(query.select(kind, "ORDER BY id", names)).fetchall()
+        return [tuple(from_cell(column, cell) for column, cell in zip(kinds, row, strict=True)) for row in rows]
+
     def events(self, after_id: int, limit: int, record_uuid: str | None) -> Rows[Event]:
         """Events behind an id, oldest first."""
         mine = "" if record_uuid is None else "AND record_uuid = ?"
@@ -248,9 +262,11 @@ class Transaction:
             self._log([(record.kind, record.uuid, "update", None, None, None)])
         return changed
 
-    def note(self, record: Record, event: str, message: str | None) -> None:
+    def note(
+        self, record: Record, event: str, message: str | None, old: str | None = None, new: str | None = None
+    ) -> None:
         """Tell those who listen of something that changes nothing in the record, such as a step of an audit."""
-        self._log([(record.kind, record.uuid, event, None, None, message)])
+        self._log([(record.kind, record.uuid, event, old, new, message)])
 
     def move(self, record: R, event: str, changes: Mapping[str, Any], message: str | None) -> R:
         """Let an event happen to a record: new state, changes and the event's row.
@@ -378,6 +394,42 @@ class Transaction:
         gone = self.change(record, {"deleted_at": self.now, "deleted": record.id})
         self._log([(record.kind, record.uuid, "delete", None, None, None)])
         return gone
+
+    def move_older(self, kind: type[Record], state: str, before: datetime, event: str, message: str | None) -> int:
+        """Let an event happen to all live rows of a state that were created before a moment; returns how many."""
+        condition, parameters = query.conditions(kind, {"state": state})
+        moment = to_cell(kind, columns(kind)["created_at"], before)
+        rest = f"WHERE {condition} AND created_at < ?"
+        found = self._con.execute(query.select(kind, rest, ("id",)), [*parameters, moment]).fetchall()
+        return self.move_all(kind, {"id": [row_id for (row_id,) in found]}, event, {}, message) if found else 0
+
+    # -- removing for good -----------------------------------------------------------------------
+
+    def erase(self, kind: type[Record], column: str, ids: Sequence[int]) -> int:
+        """Remove the rows themselves, deleted or not, whose column has one of these numbers; returns how many."""
+        return self._erased(kind, f'"{column}" IN (SELECT unnest(?::BIGINT[]))', [list(ids)]) if ids else 0
+
+    def erase_events(self, *, of: Sequence[str] = (), before: datetime | None = None) -> int:
+        """Remove events of these records (by uuid), or before a moment; returns how many.
+
+        The newest event stays: after a restart the numbers go on behind it, and those who follow events by number
+        must not meet one twice.
+        """
+        older = "id < (SELECT max(id) FROM event)"
+        if before is not None:
+            moment = to_cell(Event, columns(Event)["created_at"], before)
+            return self._erased(Event, f"created_at < ? AND {older}", [moment])
+        return self._erased(Event, f"record_uuid IN (SELECT unnest(?::VARCHAR[])) AND {older}", [list(of)]) if of else 0
+
+    def forget_keys(self, before: datetime) -> int:
+        """Remove idempotency keys older than a moment; returns how many."""
+        moment = to_cell(Event, columns(Event)["created_at"], before)
+        row = self._con.execute("DELETE FROM idempotency_key WHERE created_at < ?", [moment]).fetchone()
+        return int(row[0]) if row else 0
+
+    def _erased(self, kind: type[Record], condition: str, parameters: Sequence[Any]) -> int:
+        row = self._con.execute(query.remove(kind, condition), parameters).fetchone()
+        return int(row[0]) if row else 0
 
     # -- inside ----------------------------------------------------------------------------------
 

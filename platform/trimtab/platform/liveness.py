@@ -1,0 +1,45 @@
+"""Who is alive: services by their signs of life, who leads among equals, and what has changed; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from trimtab.platform.records import Service
+
+ENGINE, APPLIER = "watcher-decision-engine", "watcher-applier"  # as clients know them
+ACTIVE, FAILED = "ACTIVE", "FAILED"
+
+
+class Change(NamedTuple):
+    """A service whose status is another one than when it was last looked at."""
+
+    service: Service
+    old: str
+    new: str
+
+
+def status(service: Service, now: datetime, down_after: timedelta) -> str:
+    """ACTIVE as long as the last sign of life is fresh, else FAILED."""
+    seen = service.last_seen_up or service.updated_at or service.created_at
+    return ACTIVE if seen is not None and abs(now - seen) <= down_after else FAILED
+
+
+def statuses(services: Iterable[Service], now: datetime, down_after: timedelta) -> dict[str, str]:
+    """Status by uuid."""
+    return {service.uuid: status(service, now, down_after) for service in services}
+
+
+def leader(services: Iterable[Service], states: Mapping[str, str]) -> str | None:
+    """The host that speaks for all of one kind: the first by name of those that are ACTIVE; None when none is."""
+    return min((service.host for service in services if states[service.uuid] == ACTIVE), default=None)
+
+
+def changes(services: Iterable[Service], before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
+    """Whose status has changed; seeing a service for the first time is no change."""
+    return [
+        Change(service, before[service.uuid], now[service.uuid])
+        for service in services
+        if before.get(service.uuid, now[service.uuid]) != now[service.uuid]
+    ]
