@@ -146,10 +146,12 @@ def limited(sketches: Sequence[Sketch], going: Collection[Key], most: int) -> se
     """
     if len(going) <= most:
         return set(going)
+    dead = {sketch.key for sketch in sketches if sketch.key in going and sketch.deleted_at is not None}
+    dead = _without_needed(sketches, dead)  # by live rows, which stay
     group_of: dict[Key, Key] = {}
     groups: dict[Key, list[Key]] = {}
     for sketch in sketches:
-        if sketch.key not in going or sketch.deleted_at is None:
+        if sketch.key not in dead:
             continue
         top = next((group_of[parent] for parent in sketch.parents if parent in group_of), sketch.key)
         group_of[sketch.key] = top
