@@ -113,7 +113,7 @@ class Collector:
                 raise
             self._take_others(inventory)
             self.model, self.history, self.collected_at, self.fault = model, history, inventory.at, None
-            self.doubts = doubts
+            self.doubts = [*inventory.notes, *doubts]
             self.version += 1
             version = self.version
         await self._tidy(inventory.at)

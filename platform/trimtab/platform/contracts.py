@@ -195,7 +195,7 @@ class Inventory(NamedTuple):
 
     `storage` are nodes, pools, volume types and volumes as `StorageModel.from_arrow` takes them, `metal` the table of
     `BaremetalModel.from_arrow`; None where the cloud has no such service or could not read it, and then `faults` says
-    why: pairs of "storage" or "baremetal" and the reason.
+    why: pairs of "storage" or "baremetal" and the reason. `notes` are told with every snapshot: what was left out.
     """
 
     hosts: pa.Table
@@ -205,6 +205,7 @@ class Inventory(NamedTuple):
     storage: tuple[pa.Table, pa.Table, pa.Table, pa.Table] | None = None
     metal: pa.Table | None = None
     faults: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Server(NamedTuple):

@@ -251,6 +251,13 @@ def table_of(columns: Mapping[str, Any], kinds: Mapping[str, tuple[pa.DataType, 
     return pa.table({name: pa.array(columns[name]).cast(kind) for name, (kind, _) in kinds.items()})
 
 
+def table_of_rows(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, tuple[pa.DataType, Any]]) -> pa.Table:
+    """Rows as a table with the types of `kinds`; what a row lacks gets the column's default, null where it has none."""
+    return pa.table(
+        {name: pa.array([row.get(name, default) for row in rows], kind) for name, (kind, default) in kinds.items()}
+    )
+
+
 def empty_table(kinds: Mapping[str, tuple[pa.DataType, Any]]) -> pa.Table:
     """A table with these columns and no rows."""
     return pa.table({name: pa.array([], kind) for name, (kind, _) in kinds.items()})

@@ -1,0 +1,1 @@
+"""A real OpenStack behind the driver's port: Keystone, Nova, Placement, Cinder and Ironic through openstacksdk."""
