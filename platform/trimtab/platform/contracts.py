@@ -404,7 +404,10 @@ class Driver(Protocol):
 class Datasource(Protocol):
     """Where measurements come from, in bulk; what was not measured has no row."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """As operators know it."""
+        ...
 
     async def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:
         """Columns need (int32 position in `needs`), resource (uuid), value; one row per measured resource."""

@@ -63,6 +63,69 @@ class SimulatedCloudSettings(Section):
     trace: Path | None = Field(None, description="PlanetLab-style Parquet file that replaces the generated load")
 
 
+class OpenStackSettings(Section):
+    """The real cloud, where `driver = "openstack"`."""
+
+    cloud: str | None = Field(None, description="Its entry in clouds.yaml; the OS_* variables when not given")
+    region: str | None = None
+    in_flight: int = Field(8, ge=1, le=64, description="Most requests at a time")
+    deadline_s: float = Field(120.0, gt=0, description="Seconds for which a question that fails is asked again")
+    notifications_url: SecretStr | None = Field(None, description="Nova's message bus, rabbit://...; none: no updates")
+    notification_topics: Texts = ["nova.versioned_notifications"]
+
+
+class PrometheusSettings(Section):
+    """Prometheus as a source of measurements; Watcher's `[prometheus_client]`."""
+
+    host: str | None = None
+    port: int = Field(9090, ge=1, le=65535)
+    url: str | None = Field(None, description="Instead of host and port, such as https://metrics.example/prometheus")
+    fqdn_label: str = Field("fqdn", description="Label that names the host")
+    instance_uuid_label: str = Field("resource", description="Label that has the uuid of the instance")
+    username: str | None = None
+    password: SecretStr | None = None
+    cafile: Path | None = None
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    timeout_s: float = Field(30.0, gt=0)
+
+    def base_url(self) -> str | None:
+        """Where it is; None when it is not configured."""
+        if self.url is not None or self.host is None:
+            return self.url
+        return f"{'https' if self.cafile or self.certfile else 'http'}://{self.host}:{self.port}"
+
+
+class AetosSettings(Section):
+    """Prometheus behind Keystone, found in the catalogue as `metric-storage`."""
+
+    interface: str = "public"
+    region_name: str | None = None
+    fqdn_label: str = "fqdn"
+    instance_uuid_label: str = "resource"
+
+
+class GnocchiSettings(Section):
+    """Gnocchi, found in the catalogue as `metric`."""
+
+    endpoint_type: str = "public"
+    region_name: str | None = None
+
+
+class GrafanaSettings(Section):
+    """InfluxDB behind Grafana's proxy; the maps are by Watcher's names of metrics."""
+
+    token: SecretStr | None = None
+    base_url: str | None = Field(None, description="Up to the number of the data source")
+    http_timeout: float = Field(60.0, gt=0)
+    project_id_map: dict[str, str] = {}
+    database_map: dict[str, str] = {}
+    attribute_map: dict[str, str] = {}
+    translator_map: dict[str, str] = {}
+    query_map: dict[str, str] = {}
+    retention_periods: dict[str, int] = {"one_week": 604_800, "one_month": 2_592_000, "five_years": 31_556_952}
+
+
 class RaySettings(Section):
     """How much of this machine a local Ray takes."""
 
@@ -185,6 +248,17 @@ class Settings(BaseSettings):
     keystone_authtoken: KeystoneSettings = KeystoneSettings()
     cors: CorsSettings = CorsSettings()
     ssl: SslSettings = SslSettings()
+    driver: Literal["simulated", "openstack"] = Field("simulated", description="The cloud that is optimised")
+    datasources: Annotated[
+        list[Literal["prometheus", "aetos", "gnocchi", "grafana"]], NoDecode, BeforeValidator(_listed)
+    ] = Field(
+        ["gnocchi", "grafana", "aetos"], description="Where a real cloud's measurements come from, the preferred first"
+    )
+    openstack: OpenStackSettings = OpenStackSettings()
+    prometheus_client: PrometheusSettings = PrometheusSettings()
+    aetos_client: AetosSettings = AetosSettings()
+    gnocchi_client: GnocchiSettings = GnocchiSettings()
+    grafana_client: GrafanaSettings = GrafanaSettings()
     cloud: SimulatedCloudSettings = SimulatedCloudSettings()
     ray: RaySettings = RaySettings()
 
@@ -207,6 +281,10 @@ class Settings(BaseSettings):
         if self.auth == "none" and self.host not in LOOPBACK and not self.insecure_no_auth:
             why = f"everybody who reaches {self.host} could change the cloud"
             found.append(("host", f'{why}: set auth = "keystone", or host = "127.0.0.1"'))
+        if {"prometheus", "aetos"} <= set(self.datasources):
+            found.append(("datasources", "prometheus and aetos are the same behind two doors: name one of them"))
+        if self.driver == "openstack" and "prometheus" in self.datasources and not self.prometheus_client.base_url():
+            found.append(("prometheus_client.host", "datasources names prometheus: say where it is"))
         if self.auth == "keystone":
             found += [
                 (f"keystone_authtoken.{name}", 'auth = "keystone" needs it')

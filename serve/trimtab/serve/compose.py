@@ -23,9 +23,9 @@ import ray  # isort: skip
 from ray.exceptions import RayError  # isort: skip
 
 from trimtab.platform.applier import serve_plans
-from trimtab.platform.clocks import PacedClock, WallClock
+from trimtab.platform.clocks import WallClock
 from trimtab.platform.collector import Availability, Collector
-from trimtab.platform.contracts import Score, Tools
+from trimtab.platform.contracts import Tools
 from trimtab.platform.engine import Parts
 from trimtab.platform.errors import CloudUnavailable, Conflict, InvalidInput, TrimtabError
 from trimtab.platform.model import ClusterModel, read_model, write_model
@@ -39,15 +39,17 @@ from trimtab.platform.runtime.compute import RayCompute
 from trimtab.platform.schema import parameters_spec
 from trimtab.platform.settings import Settings
 from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.platform.store.catalogue import Synced
 from trimtab.platform.store.measurements import Measurements
 from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.platform.store.state import Store
 from trimtab.platform.store.sweeps import Sweeps
+from trimtab.serve import worlds
 from trimtab.serve.effects import settle
 from trimtab.serve.figures import cluster_figures
 from trimtab.serve.warm import warm_worker
+from trimtab.serve.worlds import World
 from trimtab.simulator.cloud import SimulatedCloud
-from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
 from trimtab.simulator.rehearse import ASSUMPTIONS, rehearse
 from trimtab.simulator.truth import CloudSpec
 
@@ -77,7 +79,7 @@ def build_state(settings: Settings) -> Mapping[str, Any]:
     }
 
 
-def sync_catalogue(store: Store) -> None:
+def sync_catalogue(store: Store) -> Synced:
     """Make the stored catalogue equal to the installed plug-ins."""
     plugins = load()
     goals = [
@@ -107,7 +109,7 @@ def sync_catalogue(store: Store) -> None:
         ScoringEngine(uuid=str(uuid.uuid4()), name=one.name, description=one.description, metainfo=one.metainfo)
         for one in scoring_engines().values()
     ]
-    store.sync_catalogue(goals, strategies, descriptions, engines)
+    return store.sync_catalogue(goals, strategies, descriptions, engines)
 
 
 def build_cloud(settings: Settings) -> Mapping[str, Any]:
@@ -129,23 +131,22 @@ def build_cloud(settings: Settings) -> Mapping[str, Any]:
 
 def build_model(settings: Settings) -> actors.ModelParts:
     """The collector over the cloud, recording into the state actor's Parquet store."""
-    ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
+    world = _world(settings)
     collector = Collector(
-        SimulatedDriver(ask),
-        SimulatedDatasource(ask),
+        world.driver,
+        world.datasource,
         RemoteRecorder(actors.call_of(_actor("state"), "measurements")),
         settings.history_s,
         settings.keep_days,
         rules=_operators_rules(settings),
     )
-    interval = max(2.0, settings.collect_interval_s / settings.cloud.speed)
-    return actors.ModelParts(collector, interval, cluster_figures)
+    return actors.ModelParts(collector, world.wall_interval_s, cluster_figures)
 
 
 def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EngineParts:
     """The engine: audits from the store, snapshots from the model actor, work on the cluster."""
     store = StorePort(actors.call_of(_actor("state"), "store"))
-    ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
+    world = _world(settings)
     # An arrival is noticed half a look later, on average.
     assumptions = replace(ASSUMPTIONS, notice_s=settings.migration_interval_s / 2)
     plugins = load()
@@ -165,16 +166,10 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
         weigh=settings.weigh_moves,
     )
 
-    async def measure(start_s: float, end_s: float, horizon_s: float) -> Score:
-        return await ask("measure", (start_s, start_s + horizon_s, start_s, end_s), {})
-
-    async def clock() -> PacedClock:
-        return PacedClock(*(await ask("pace", (), {})))
-
     return actors.EngineParts(
         parts,
         settings.max_audit_workers,
-        partial(settle, store, clock, measure, settings.horizon_s, gauges, set()),
+        partial(settle, store, world.clock, world.measure, settings.horizon_s, gauges, set()),
         warm_worker,
     )
 
@@ -279,17 +274,17 @@ def _operators_rules(settings: Settings) -> list[AnyRule]:
 
 async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
     """The applier's work: plans from the store, actions on the cloud, in the cloud's own time."""
-    ask = actors.call_of(_actor("cloud"), "cloud", CloudUnavailable)
-    clock = PacedClock(*(await ask("pace", (), {})))
+    world = _world(settings)
+    clock = await world.clock()
     tools = Tools(
-        cloud=SimulatedDriver(ask),
+        cloud=world.driver,
         clock=clock,
         wall=WallClock(),
         poll_s=settings.migration_interval_s,
         deadline_s=settings.migration_deadline_s,
         extra={"rules": _operators_rules(settings)},
     )
-    keep_pace = asyncio.create_task(_keep_pace(clock, ask))
+    pace = asyncio.create_task(worlds.keep_pace(clock, world.clock))
     try:
         await serve_plans(
             StorePort(actors.call_of(_actor("state"), "store")),
@@ -303,17 +298,13 @@ async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
             workers=settings.applier_workers,
         )
     finally:
-        keep_pace.cancel()
+        pace.cancel()
 
 
-async def _keep_pace(clock: PacedClock, ask: actors.Call) -> None:
-    """Follow the simulated cloud's clock when somebody moves it on."""
-    while True:
-        await asyncio.sleep(1.0)
-        try:
-            clock.cloud_origin_s, clock.wall_origin_s, clock.speed = await ask("pace", (), {})
-        except TrimtabError as error:
-            log.warning("the cloud's time is not to be had: %s", error)
+def _world(settings: Settings) -> World:
+    if settings.driver == "openstack":
+        return worlds.real(settings)
+    return worlds.simulated(settings, actors.call_of(_actor("cloud"), "cloud", CloudUnavailable))
 
 
 # -- starting and stopping it all -------------------------------------------------------------------
@@ -325,6 +316,7 @@ class Running(NamedTuple):
     api_url: str
     dashboard_url: str
     ask_cloud: Callable[..., Any]
+    ray_address: str
 
 
 def deploy(settings: Settings) -> Running:
@@ -344,11 +336,11 @@ def deploy(settings: Settings) -> Running:
             raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     state = actors.start(actors.State, partial(build_state, settings))
-    cloud = actors.start(actors.Cloud, partial(build_cloud, settings))
+    cloud = actors.start(actors.Cloud, partial(build_cloud, settings)) if settings.driver == "simulated" else None
     model = actors.start(actors.Model, partial(build_model, settings), retries=3)
     engine = actors.start(actors.Engine, partial(build_engine, settings), retries=3)
     whatifs = actors.start(actors.WhatIfs, partial(build_whatifs, settings), retries=3)
-    parts = [state, cloud, model, engine, whatifs]
+    parts = [actor for actor in (state, cloud, model, engine, whatifs) if actor is not None]
     if settings.notifications_url is not None:
         parts.append(actors.start(actors.Notifier, partial(build_notifier, settings), retries=3))
     pings = [actor.ping.remote() for actor in parts]
@@ -363,13 +355,28 @@ def deploy(settings: Settings) -> Running:
     serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
 
     def ask_cloud(method: str, *args: Any, **kwargs: Any) -> Any:
+        if cloud is None:
+            raise InvalidInput("the cloud is a real one, not simulated")
         return actors.answered(ray.get(cloud.call.remote("cloud", method, args, kwargs)))
 
     return Running(
         f"http://{settings.host}:{settings.port}",
         f"http://{dashboard}" if dashboard else "off",
         ask_cloud,
+        ray.get_runtime_context().gcs_address,
     )
+
+
+def ask_store(ray_address: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a method of the store of the Trimtab that runs on this Ray cluster, from a process that is no part of it."""
+    stop_ray: Any = ray.shutdown  # untyped
+    try:
+        ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        return actors.answered(ray.get(_actor("state").call.remote("store", method, args, kwargs)))
+    except (RayError, ConnectionError) as error:
+        raise TrimtabError(f"the running Trimtab did not answer: {error}") from error
+    finally:
+        stop_ray()
 
 
 QUIET = {"enable_access_log": False, "log_level": "WARNING"}

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import datetime
 
-from trimtab.platform.clocks import PacedClock
+from trimtab.platform.clocks import PacedClock, WallClock
 from trimtab.platform.contracts import Score
 from trimtab.platform.engine import Tell
 from trimtab.platform.errors import InvalidInput
@@ -19,7 +19,7 @@ Measure = Callable[[float, float, float], Awaitable[Score]]
 
 async def settle(
     store: StorePort,
-    clock: Callable[[], Awaitable[PacedClock]],
+    clock: Callable[[], Awaitable[PacedClock | WallClock]],
     measure: Measure,
     horizon_s: float,
     tell: Tell,
@@ -63,5 +63,7 @@ async def settle(
             await store.update(ActionPlan, plan.uuid, {"measured": {**plan.measured, **found}})
 
 
-def _cloud_time(pace: PacedClock, moments: list[datetime], pick: Callable[[list[datetime]], datetime]) -> float | None:
+def _cloud_time(
+    pace: PacedClock | WallClock, moments: list[datetime], pick: Callable[[list[datetime]], datetime]
+) -> float | None:
     return pace.of_wall(pick(moments).timestamp()) if moments else None

@@ -18,6 +18,7 @@ from trimtab.platform.contracts import (
     Volume,
     VolumeType,
 )
+from trimtab.platform.datasources.known import Known
 from trimtab.platform.errors import CloudConflict, CloudError, CloudNotFound
 from trimtab.platform.openstack import metal, storage
 from trimtab.platform.openstack.inventory import Book, Reader
@@ -48,6 +49,7 @@ class OpenStackDriver:
         self.rest, self.now = rest, now
         self.reader = Reader(rest)
         self.book = Book()
+        self._known: tuple[Book, Known] | None = None
 
     async def inventory(self) -> Inventory:
         """Hosts, instances and server groups, storage and metal, in few calls; see `Reader.read`."""
@@ -57,6 +59,12 @@ class OpenStackDriver:
             book.storage = self.book.storage
         self.book = book
         return book.inventory(at)
+
+    def known(self) -> Known:
+        """Who is who and how large, as read last."""
+        if self._known is None or self._known[0] is not self.book:
+            self._known = (self.book, self.book.known())
+        return self._known[1]
 
     # -- servers -------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from trimtab.platform.contracts import Inventory
+from trimtab.platform.datasources.known import Known, Size
 from trimtab.platform.errors import CloudError, CloudNotFound
 from trimtab.platform.openstack import compute, metal, storage
 from trimtab.platform.openstack.rest import Rest
@@ -55,6 +56,12 @@ class Book:
         """As the collector takes it; `at` is cloud time."""
         tables = compute.tables(list(self.hosts.values()), list(self.instances.values()), self.groups)
         return Inventory(*tables, at, self.storage, self.metal, self.faults, self.notes)
+
+    def known(self) -> Known:
+        """What datasources must know of it."""
+        hosts = ((host.uuid, (host.hypervisor, host.service)) for host in self.names.values())
+        sizes = {uuid: Size(row["vcpus"], row["memory_mb"], row["disk_gb"]) for uuid, row in self.instances.items()}
+        return Known.of(hosts, sizes)
 
     def host_of(self, service: str, hypervisor: str = "") -> str | None:
         """The uuid of the host that runs a compute service; None when there is none (or it is a metal node)."""

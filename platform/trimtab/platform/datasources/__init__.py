@@ -1,0 +1,1 @@
+"""Where measurements come from: Prometheus, Aetos, Gnocchi and Grafana, each asked in bulk."""

@@ -1,0 +1,75 @@
+"""Asking a metrics backend: one client, a deadline, and a backend that is dead noticed once and fast."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import httpx
+
+from trimtab.platform.errors import DatasourceError
+
+REST_S = 30.0  # a backend that did not answer is not asked again for so long: everybody hears at once that it is dead
+
+
+class Asking:
+    """GET and POST to one backend, as JSON; a few at a time.
+
+    Args:
+        name: of the datasource, for messages.
+        client: of httpx, with base address and certificates.
+        headers: asked for at every request: a token, or nothing. `fresh` asks for a new one, after a 401.
+        at_most: requests at a time.
+        now: a monotonic clock, s.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: httpx.AsyncClient,
+        headers: Callable[[bool], Awaitable[Mapping[str, str]]] | None = None,
+        at_most: int = 4,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.client = name, client
+        self._headers, self._now = headers, now
+        self._turns = asyncio.Semaphore(at_most)
+        self._dead_until = 0.0
+        self._why = ""
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """The answer to a question.
+
+        Raises:
+            DatasourceError: none, or a refusal with the backend's own words.
+        """
+        return await self.ask("GET", path, params=params)
+
+    async def ask(self, method: str, path: str, **what: Any) -> Any:
+        """As `get`, for any method; `what` is what httpx takes."""
+        async with self._turns:
+            if self._now() < self._dead_until:
+                raise DatasourceError(self._why)
+            try:
+                answer = await self._send(method, path, what)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                self._why = f"{self.name} at {self.client.base_url} does not answer: {type(error).__name__}: {error}"
+                self._dead_until = self._now() + REST_S
+                raise DatasourceError(self._why) from error
+        if answer.status_code >= 400:
+            said = " ".join(answer.text.split())[:300]
+            raise DatasourceError(f"{self.name} answered {answer.status_code} to {path}: {said}")
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise DatasourceError(f"{self.name} answered {path} with something that is no JSON") from error
+
+    async def _send(self, method: str, path: str, what: Mapping[str, Any]) -> httpx.Response:
+        if self._headers is None:
+            return await self.client.request(method, path, **what)
+        answer = await self.client.request(method, path, headers=await self._headers(False), **what)
+        if answer.status_code == 401:  # the token is older than the backend likes
+            answer = await self.client.request(method, path, headers=await self._headers(True), **what)
+        return answer

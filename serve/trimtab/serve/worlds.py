@@ -1,0 +1,86 @@
+"""The cloud that is optimised, simulated or real: its driver, its measurements, its clock and what became of plans."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from trimtab.platform.clocks import PacedClock, WallClock
+from trimtab.platform.contracts import Datasource, Driver, Score
+from trimtab.platform.errors import InvalidInput, TrimtabError
+from trimtab.platform.runtime import actors
+from trimtab.platform.settings import Settings
+from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
+
+log = logging.getLogger(__name__)
+CloudClock = PacedClock | WallClock
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One cloud, as seen by one process.
+
+    `clock` gives the cloud's clock as it is now; `measure` what really happened in a horizon: (start, end of the plan,
+    horizon), in cloud seconds; `wall_interval_s` is the time between two collections.
+    """
+
+    driver: Driver
+    datasource: Datasource
+    clock: Callable[[], Awaitable[CloudClock]]
+    measure: Callable[[float, float, float], Awaitable[Score]]
+    wall_interval_s: float
+
+
+def simulated(settings: Settings, ask: actors.Call) -> World:
+    """The embedded cloud, behind its actor."""
+
+    async def clock() -> PacedClock:
+        return PacedClock(*(await ask("pace", (), {})))
+
+    async def measure(start_s: float, end_s: float, horizon_s: float) -> Score:
+        return await ask("measure", (start_s, start_s + horizon_s, start_s, end_s), {})
+
+    interval = max(2.0, settings.collect_interval_s / settings.cloud.speed)
+    return World(SimulatedDriver(ask), SimulatedDatasource(ask), clock, measure, interval)
+
+
+def real(settings: Settings) -> World:
+    """The OpenStack of the settings. Nothing is asked of it yet.
+
+    Raises:
+        InvalidInput: clouds.yaml has no such cloud, or a datasource is not configured.
+    """
+    # Imported here: openstacksdk takes a while, and simulated clouds do without.
+    from trimtab.platform.openstack.cloud import driver_of, rest_of
+    from trimtab.serve.sources import sources_of
+
+    there = settings.openstack
+    rest = rest_of(there.cloud, there.region, in_flight=there.in_flight, deadline_s=there.deadline_s)
+    driver = driver_of(rest)
+
+    async def clock() -> WallClock:
+        return WallClock()
+
+    async def measure(*_: float) -> Score:
+        raise InvalidInput("what a plan brought is not measured on a real cloud")
+
+    return World(driver, sources_of(settings, driver.known), clock, measure, settings.collect_interval_s)
+
+
+async def keep_pace(clock: CloudClock, now: Callable[[], Awaitable[CloudClock]]) -> None:
+    """Follow a simulated cloud's clock when somebody moves it on; a real cloud's needs no care."""
+    while isinstance(clock, PacedClock):
+        await asyncio.sleep(1.0)
+        try:
+            fresh = await now()
+        except TrimtabError as error:
+            log.warning("the cloud's time is not to be had: %s", error)
+            continue
+        if isinstance(fresh, PacedClock):
+            clock.cloud_origin_s, clock.wall_origin_s, clock.speed = (
+                fresh.cloud_origin_s,
+                fresh.wall_origin_s,
+                fresh.speed,
+            )
