@@ -38,6 +38,27 @@ def _running(settings: Settings) -> psutil.Process | None:
         return None
 
 
+def running(settings: Settings) -> int | None:
+    """The process id of the Trimtab that runs on a data folder; None when there is none."""
+    process = _running(settings)
+    return None if process is None else int(process.pid)
+
+
+def ask(settings: Settings, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a method of the running Trimtab's store, from another process on its machine.
+
+    Raises:
+        TrimtabError: it is just starting or ending, or what the store raises.
+    """
+    try:
+        address = json.loads((settings.data_dir / "ready.json").read_text())["ray"]
+    except (FileNotFoundError, KeyError) as error:
+        raise TrimtabError(f"Trimtab on {settings.data_dir} is just starting or ending: ask again") from error
+    from trimtab.serve import compose
+
+    return compose.ask_store(address, method, *args, **kwargs)
+
+
 def up(settings: Settings, console: Console, arguments: Mapping[str, object]) -> None:
     """Start the supervisor in the background and wait until the API answers.
 
@@ -101,7 +122,7 @@ def serve_until_told(settings: Settings, console: Console) -> None:
     try:
         running = compose.deploy(settings)
         listen()  # Ray put its own handlers in place
-        addresses = {"api": running.api_url, "dashboard": running.dashboard_url}
+        addresses = {"api": running.api_url, "dashboard": running.dashboard_url, "ray": running.ray_address}
         part = settings.data_dir / "ready.json.part"
         part.write_text(json.dumps(addresses))
         part.rename(settings.data_dir / "ready.json")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from trimtab.platform.settings import Settings
 from trimtab.serve import watcher_database
+from trimtab.serve.config_command import ConfigFile, settings_or_exit
+from trimtab.serve.db_command import file_of, only_when_stopped
 
 imports = typer.Typer(help="Bring over what another optimiser has collected.", no_args_is_help=True)
 console = Console()
@@ -26,7 +28,8 @@ def import_watcher(
         str,
         typer.Option(envvar="TRIMTAB_WATCHER_DB", help="Watcher's [database]connection, e.g. mysql://u:p@h/watcher"),
     ],
-    data_dir: Annotated[str | None, typer.Option(help="Trimtab's data folder.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Trimtab's data folder.")] = None,
+    config: ConfigFile = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Let CONTINUOUS audits go on; otherwise they come over SUSPENDED.")
     ] = False,
@@ -38,7 +41,9 @@ def import_watcher(
     Trimtab must not run on the data folder meanwhile. Asked again, it brings only what is new. The Watcher database is
     only read.
     """
-    settings = Settings(**({} if data_dir is None else {"data_dir": data_dir}))  # type: ignore[arg-type]
+    settings = settings_or_exit(config, data_dir=data_dir)
+    if not dry_run:
+        only_when_stopped(settings, "stop it with `trimtab down` for as long as the import takes")
     found = watcher_database.translate(watcher_database.read(db), resume=resume, deleted=deleted)
     table = Table("", "in Watcher", "left out: deleted", *([] if dry_run else ["brought", "here already"]))
     notes = list(found.notes)
@@ -49,8 +54,7 @@ def import_watcher(
         from trimtab.platform.store.state import Store
         from trimtab.serve.compose import sync_catalogue
 
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        store = Store(settings.data_dir / "trimtab.duckdb")
+        store = Store(file_of(settings))
         try:
             sync_catalogue(store)
             done = store.restore(found.heritage)

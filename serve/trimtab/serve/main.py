@@ -18,6 +18,7 @@ from trimtab.serve.backtest_command import backtest
 from trimtab.serve.bench_command import bench
 from trimtab.serve.client import Client
 from trimtab.serve.config_command import ConfigFile, configs, settings_or_exit
+from trimtab.serve.db_command import db, sync
 from trimtab.serve.import_command import imports
 from trimtab.serve.show import actions_table, candidates_table
 
@@ -60,6 +61,8 @@ app.add_typer(snapshots, name="snapshot")
 app.add_typer(scoring, name="scoringengine")
 app.add_typer(bench, name="bench")
 app.add_typer(configs, name="config")
+app.add_typer(db, name="db")
+app.command()(sync)
 app.add_typer(imports, name="import")
 app.add_typer(whatifs, name="whatif")
 
@@ -76,7 +79,7 @@ def run() -> None:
     try:
         app()
     except TrimtabError as error:
-        errors.print(f"[red]error:[/red] {error}", highlight=False)
+        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 

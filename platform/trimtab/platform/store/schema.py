@@ -47,6 +47,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     ),
     Migration(8, "plans undo others", lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN rolls_back VARCHAR")),
 )
+LATEST = MIGRATIONS[-1].version
 
 
 def prepare(
@@ -54,8 +55,11 @@ def prepare(
     name: str,
     records: Mapping[str, type[Record]] = RECORDS,
     migrations: Sequence[Migration] = MIGRATIONS,
+    before: Callable[[int], object] | None = None,
 ) -> int:
     """Bring a database to the present version, each step in its own transaction; returns the version.
+
+    `before` is called with the version of an older one, before anything is changed.
 
     Raises:
         InvalidInput: `name` was written by a newer version, is somebody else's database, or lacks a migration.
@@ -74,6 +78,8 @@ def prepare(
             f"{name} has schema version {version}, this Trimtab knows up to {latest}: "
             "upgrade Trimtab, or restore a copy of the file made before the upgrade"
         )
+    if version < latest and before is not None:
+        before(version)
     for step in sorted(migrations, key=lambda step: step.version):
         if step.version > version:
             _step(con, step.version, step.why, step.apply)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeVar, cast
+from typing import IO, Any, NamedTuple, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
 import duckdb
@@ -34,9 +36,11 @@ from trimtab.platform.records import (
     Strategy,
 )
 from trimtab.platform.states import PlanState
-from trimtab.platform.store import catalogue, purging, query, restoring, views
+from trimtab.platform.store import catalogue, copies, purging, query, restoring, views
 from trimtab.platform.store.schema import prepare
 from trimtab.platform.store.transaction import Move, Outcomes, Transaction, fence
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=Claimable)
@@ -57,12 +61,19 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Older(NamedTuple):
+    """What a file was before it was carried forward: its schema version, and the copy of it."""
+
+    version: int
+    copy: Path
+
+
 class Store:
     """All records, in one DuckDB file that one process owns; None keeps everything in memory.
 
     Synchronous, and safe to call from several threads (one at a time gets through). Everything that changes something
     is one transaction, committed to disk when the method returns. Kinds are record classes; all lookups are of live
-    rows unless `deleted` is set.
+    rows unless `deleted` is set. A file of an older version is carried forward; a copy of it is kept beside it first.
 
     Raises:
         Conflict: somebody else has the file open. InvalidInput: the file is not this program's, or from a newer one.
@@ -73,7 +84,10 @@ class Store:
         self._owned = _own(path) if path else None
         try:
             self._con: duckdb.DuckDBPyConnection | None = _connect(path)
-            prepare(self._con, str(path or "the store"))
+            self.older: Older | None = None
+            self._version = prepare(
+                self._con, str(path or "the store"), before=None if path is None else partial(self._keep_copy, path)
+            )
             highest = "coalesce(max(id), 0)"
             self._last = {
                 name: (self._con.execute(query.aggregate(kind, highest)).fetchone() or (0,))[0]
@@ -495,6 +509,24 @@ class Store:
                 con.execute("ROLLBACK")
                 raise
             con.execute("COMMIT")
+    def version(self) -> int:
+        """The file's schema version."""
+        return self._version
+
+    def backup(self, target: Path) -> None:
+        """Write everything into a new file, which is a store like this one; others wait meanwhile.
+
+        Raises:
+            Conflict: there is such a file already. InvalidInput: it cannot be written there.
+        """
+        with self._lock:
+            copies.copy_database(self._open(), target)
+
+    def _keep_copy(self, path: Path, version: int) -> None:
+        self.older = Older(version, copies.copy_name(path, version))
+        copies.copy_database(self._open(), self.older.copy)
+        log.warning("%s had schema version %d; it is carried forward, %s is as it was", path, *self.older)
+
 
     def _next_ids(self, kind: str, count: int) -> int:
         first = self._last[kind] + 1
