@@ -480,6 +480,24 @@ class Store:
         with self._lock:
             self._open().execute("CHECKPOINT")
 
+    def version(self) -> int:
+        """The file's schema version."""
+        return self._version
+
+    def backup(self, target: Path) -> None:
+        """Write everything into a new file, which is a store like this one; others wait meanwhile.
+
+        Raises:
+            Conflict: there is such a file already. InvalidInput: it cannot be written there.
+        """
+        with self._lock:
+            copies.copy_database(self._open(), target)
+
+    def _keep_copy(self, path: Path, version: int) -> None:
+        self.older = Older(version, copies.copy_name(path, version))
+        copies.copy_database(self._open(), self.older.copy)
+        log.warning("%s had schema version %d; it is carried forward, %s is as it was", path, *self.older)
+
     def close(self) -> None:
         """Close the file; every later call raises Conflict. Closing twice is fine."""
         with self._lock:
@@ -509,24 +527,6 @@ class Store:
                 con.execute("ROLLBACK")
                 raise
             con.execute("COMMIT")
-    def version(self) -> int:
-        """The file's schema version."""
-        return self._version
-
-    def backup(self, target: Path) -> None:
-        """Write everything into a new file, which is a store like this one; others wait meanwhile.
-
-        Raises:
-            Conflict: there is such a file already. InvalidInput: it cannot be written there.
-        """
-        with self._lock:
-            copies.copy_database(self._open(), target)
-
-    def _keep_copy(self, path: Path, version: int) -> None:
-        self.older = Older(version, copies.copy_name(path, version))
-        copies.copy_database(self._open(), self.older.copy)
-        log.warning("%s had schema version %d; it is carried forward, %s is as it was", path, *self.older)
-
 
     def _next_ids(self, kind: str, count: int) -> int:
         first = self._last[kind] + 1
