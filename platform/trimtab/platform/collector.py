@@ -119,6 +119,29 @@ class Collector:
         await self._tidy(inventory.at)
         return version
 
+    async def take(self, inventory: Inventory) -> int:
+        """Take over what the cloud told between two collections, without new measurements; returns the new version.
+
+        Nothing happens before the first collection, or when the last one failed: there is no whole to change a part of.
+
+        Raises:
+            ModelError: the last good model stays, and the next collection repairs.
+        """
+        async with self._turn:
+            if self.model is None or self.history is None or self.fault is not None:
+                return self.version
+            doubts: list[str] = []
+            bare = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
+            model = ruled(bare, self.rules, doubts)
+            old = self.history
+            cpu_pct = np.full((len(old.cpu_pct), model.instances), np.nan, np.float32)
+            _take(old.cpu_pct, self.model.instance_rows(model.instance_ids), cpu_pct)
+            cpu_pct.flags.writeable = False
+            self.model, self.history = model, History(old.start_s, old.step_s, cpu_pct)
+            self.doubts = [*inventory.notes, *doubts]
+            self.version += 1
+            return self.version
+
     async def newest(self) -> ClusterModel:
         """The newest model.
 

@@ -71,7 +71,9 @@ class OpenStackSettings(Section):
     in_flight: int = Field(8, ge=1, le=64, description="Most requests at a time")
     deadline_s: float = Field(120.0, gt=0, description="Seconds for which a question that fails is asked again")
     notifications_url: SecretStr | None = Field(None, description="Nova's message bus, rabbit://...; none: no updates")
-    notification_topics: Texts = ["nova.versioned_notifications"]
+    notification_topics: Texts = Field(["nova.versioned_notifications"], description="Each a topic or exchange.topic")
+    notification_pool: str = Field("", description="A name of our own where others listen to these topics too")
+    settle_s: float = Field(2.0, gt=0, description="Seconds for which news are gathered before the model is new")
 
 
 class PrometheusSettings(Section):

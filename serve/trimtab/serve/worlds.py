@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from trimtab.platform.clocks import PacedClock, WallClock
+from trimtab.platform.collector import Collector
 from trimtab.platform.contracts import Datasource, Driver, Score
 from trimtab.platform.errors import InvalidInput, TrimtabError
 from trimtab.platform.runtime import actors
-from trimtab.platform.settings import Settings
+from trimtab.platform.settings import OpenStackSettings, Settings
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
+
+if TYPE_CHECKING:
+    from trimtab.platform.openstack.driver import OpenStackDriver
 
 log = logging.getLogger(__name__)
 CloudClock = PacedClock | WallClock
@@ -31,6 +37,7 @@ class World:
     clock: Callable[[], Awaitable[CloudClock]]
     measure: Callable[[float, float, float], Awaitable[Score]]
     wall_interval_s: float
+    follow: Callable[[Collector], Coroutine[Any, Any, None]] | None = None
 
 
 def simulated(settings: Settings, ask: actors.Call) -> World:
@@ -66,7 +73,30 @@ def real(settings: Settings) -> World:
     async def measure(*_: float) -> Score:
         raise InvalidInput("what a plan brought is not measured on a real cloud")
 
-    return World(driver, sources_of(settings, driver.known), clock, measure, settings.collect_interval_s)
+    sources = sources_of(settings, driver.known)
+    follow = None if there.notifications_url is None else partial(_follow, there, driver)
+    return World(driver, sources, clock, measure, settings.collect_interval_s, follow)
+
+
+async def _follow(there: OpenStackSettings, driver: OpenStackDriver, collector: Collector) -> None:
+    """Let the model change with what Nova tells on its bus, a few seconds of it at a time."""
+    from trimtab.platform.openstack.listener import Listener
+
+    assert there.notifications_url is not None  # noqa: S101 (only then does anybody follow)
+    url = there.notifications_url.get_secret_value()
+    listener = Listener(url, there.notification_topics, there.notification_pool)
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(listener.start, loop, driver.hear)
+    try:
+        while True:
+            await driver.changed.wait()
+            await asyncio.sleep(there.settle_s)
+            try:
+                await collector.take(driver.news())
+            except TrimtabError as error:
+                log.warning("what Nova told cannot be understood, the next collection repairs: %s", error)
+    finally:
+        await asyncio.to_thread(listener.stop)
 
 
 async def keep_pace(clock: CloudClock, now: Callable[[], Awaitable[CloudClock]]) -> None:

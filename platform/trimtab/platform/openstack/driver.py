@@ -20,7 +20,7 @@ from trimtab.platform.contracts import (
 )
 from trimtab.platform.datasources.known import Known
 from trimtab.platform.errors import CloudConflict, CloudError, CloudNotFound
-from trimtab.platform.openstack import metal, storage
+from trimtab.platform.openstack import metal, storage, updates
 from trimtab.platform.openstack.inventory import Book, Reader
 from trimtab.platform.openstack.moments import seconds_of
 from trimtab.platform.openstack.rest import Rest
@@ -49,16 +49,38 @@ class OpenStackDriver:
         self.rest, self.now = rest, now
         self.reader = Reader(rest)
         self.book = Book()
+        self.changed = asyncio.Event()  # set by `hear`, cleared by whoever takes the news
+        self._reading = False
+        self._heard: list[tuple[str, Mapping[str, Any]]] = []
         self._known: tuple[Book, Known] | None = None
 
     async def inventory(self) -> Inventory:
         """Hosts, instances and server groups, storage and metal, in few calls; see `Reader.read`."""
         at = self.now()
-        book = await self.reader.read()
+        self._reading, self._heard = True, []
+        try:
+            book = await self.reader.read()
+        finally:
+            self._reading = False
+        for event_type, payload in self._heard:  # the lists may have been read before it happened
+            updates.apply(book, event_type, payload)
+        self.changed.clear()
         if book.storage is None and "storage" in dict(book.faults):
             book.storage = self.book.storage
         self.book = book
         return book.inventory(at)
+
+    def hear(self, event_type: str, payload: Mapping[str, Any]) -> None:
+        """Something happened in the cloud: see `updates.apply`. Told while the cloud is read it counts afterwards."""
+        if self._reading:
+            self._heard.append((event_type, payload))
+        if updates.apply(self.book, event_type, payload):
+            self.changed.set()
+
+    def news(self) -> Inventory:
+        """The cloud as read last, with all that was heard since; no call."""
+        self.changed.clear()
+        return self.book.inventory(self.now())
 
     def known(self) -> Known:
         """Who is who and how large, as read last."""
