@@ -78,12 +78,13 @@ async def test_a_plan_that_succeeds_is_told_in_watchers_order(store: Store) -> N
     run_plan(store)
     kinds = [one.event_type for one in await told(store)]
     assert kinds[kinds.index("action.create") + 2 :] == [
+        "audit.update",
         "action_plan.update", "action_plan.update", "action_plan.execution.start",
         "action.execution.start", "action.update", "action.update", "action.execution.end",
         "action.execution.start", "action.update", "action.update", "action.execution.end",
         "action_plan.update", "action_plan.execution.end",
     ]  # fmt: skip
-    assert kinds[:3] == ["audit.create", "audit.update", "audit.update"]
+    assert kinds[:3] == ["audit.create", "audit.update", "action_plan.create"]
 
 
 async def test_payloads_have_the_classes_versions_and_fields_of_watcher(store: Store) -> None:

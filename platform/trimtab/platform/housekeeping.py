@@ -22,9 +22,7 @@ async def stay_alive(
 ) -> None:
     """Give signs of life of a service, and tell what has become of the others of its name, until cancelled.
 
-    All of a name watch each other; only the leader tells (an event of the service's row, from ACTIVE to FAILED or
-    back), so that everybody hears it once. The work of one that failed needs no help from here: its claims run out and
-    others take it up.
+    The work of one that failed needs no help from here: its claims run out and others take it up.
 
     Args:
         store: where services are.
@@ -34,19 +32,10 @@ async def stay_alive(
         every_s: seconds between two signs.
         down_after_s: seconds without a sign until a service is FAILED.
     """
-    seen: dict[str, str] = {}
 
     async def look() -> None:
-        nonlocal seen
-        await store.beat(name, host)
-        services = await store.list(Service, {"name": name})
-        now = datetime.fromtimestamp(wall.now(), UTC)
-        states = liveness.statuses(services, now, timedelta(seconds=down_after_s))
-        if liveness.leader(services, states) == host:
-            for change in liveness.changes(services, seen, states):
-                log.warning("%s on %s is %s, it was %s", name, change.service.host, change.new, change.old)
-                await store.report_service(change.service.uuid, change.old, change.new)
-        seen = states
+        for change in await store.roll_call(name, host, down_after_s):
+            log.warning("%s on %s is %s, it was %s", name, change.service.host, change.new, change.old)
 
     await regularly(wall, every_s, f"signs of life of {name}", look)
 
@@ -54,27 +43,38 @@ async def stay_alive(
 async def put_away(
     store: StorePort,
     wall: Clock,
+    host: str,
     *,
     expiry_h: float = 24.0,
     expire_every_s: float = 1800.0,
     keep_days: float = 30.0,
+    down_after_s: float = 90.0,
 ) -> None:
-    """Supersede plans that nobody started, and remove old events, until cancelled.
+    """Supersede plans that nobody started, and remove old events, until cancelled; of several engines one does it.
 
     Args:
         store: where they are.
         wall: the clock that the intervals are of.
+        host: where this engine runs: it works while it is the first by name of the engines that are alive.
         expiry_h: hours until a RECOMMENDED plan becomes SUPERSEDED; 0: never.
         expire_every_s: seconds between two looks for such plans.
         keep_days: days for which events and idempotency keys are kept.
+        down_after_s: seconds without a sign of life until another engine counts as gone.
     """
 
+    async def ours() -> bool:
+        engines = await store.list(Service, {"name": liveness.ENGINE})
+        now = datetime.fromtimestamp(wall.now(), UTC)
+        states = liveness.statuses(engines, now, timedelta(seconds=down_after_s))
+        return liveness.leader(engines, states) in {host, None}
+
     async def expire() -> None:
-        if count := await store.supersede_plans(expiry_h):
+        if await ours() and (count := await store.supersede_plans(expiry_h)):
             log.info("%d action plans were superseded: nobody started them within %g hours", count, expiry_h)
 
     async def tidy() -> None:
-        await store.tidy(keep_days)
+        if await ours():
+            await store.tidy(keep_days)
 
     jobs = [regularly(wall, TIDY_EVERY_S, "removal of old events", tidy)]
     if expiry_h > 0:

@@ -10,10 +10,11 @@ from trimtab.platform.records import Service
 
 ENGINE, APPLIER = "watcher-decision-engine", "watcher-applier"  # as clients know them
 ACTIVE, FAILED = "ACTIVE", "FAILED"
+STATUS = "status"  # the event that tells of a change
 
 
 class Change(NamedTuple):
-    """A service whose status is another one than when it was last looked at."""
+    """A service whose status is another one than was last told."""
 
     service: Service
     old: str
@@ -36,10 +37,10 @@ def leader(services: Iterable[Service], states: Mapping[str, str]) -> str | None
     return min((service.host for service in services if states[service.uuid] == ACTIVE), default=None)
 
 
-def changes(services: Iterable[Service], before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
-    """Whose status has changed; seeing a service for the first time is no change."""
+def changes(services: Iterable[Service], told: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
+    """Whose status is not the one that was last told (ACTIVE where nothing was told yet)."""
     return [
-        Change(service, before[service.uuid], now[service.uuid])
+        Change(service, told.get(service.uuid, ACTIVE), now[service.uuid])
         for service in services
-        if before.get(service.uuid, now[service.uuid]) != now[service.uuid]
+        if told.get(service.uuid, ACTIVE) != now[service.uuid]
     ]

@@ -22,12 +22,14 @@ from trimtab.serve import local_ray  # sets what Ray reads when it is imported, 
 import ray  # isort: skip
 from ray.exceptions import RayError  # isort: skip
 
+from trimtab.platform import housekeeping, liveness
 from trimtab.platform.applier import serve_plans
 from trimtab.platform.clocks import WallClock
 from trimtab.platform.collector import Availability, Collector
 from trimtab.platform.contracts import Tools
-from trimtab.platform.engine import Parts
+from trimtab.platform.engine import Parts, serve_audits
 from trimtab.platform.errors import CloudUnavailable, Conflict, InvalidInput, TrimtabError
+from trimtab.platform.lease import cancelled
 from trimtab.platform.model import ClusterModel, read_model, write_model
 from trimtab.platform.model.flat import Flat
 from trimtab.platform.plugins import load, scoring_engines
@@ -140,7 +142,7 @@ def build_model(settings: Settings) -> actors.ModelParts:
         settings.keep_days,
         rules=_operators_rules(settings),
     )
-    return actors.ModelParts(collector, world.wall_interval_s, cluster_figures)
+    return actors.ModelParts(collector, world.wall_interval_s, cluster_figures, world.follow)
 
 
 def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EngineParts:
@@ -164,13 +166,34 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
         lease_s=settings.lease_s,
         tell=gauges,
         weigh=settings.weigh_moves,
+        down_after_s=settings.service_down_time_s,
     )
-
+    put_away = partial(
+        housekeeping.put_away,
+        store,
+        parts.wall,
+        settings.hostname,
+        expiry_h=settings.action_plan_expiry_h,
+        expire_every_s=settings.check_periodic_interval_s,
+        down_after_s=settings.service_down_time_s,
+    )
     return actors.EngineParts(
         parts,
-        settings.max_audit_workers,
+        partial(serve_audits, workers=settings.max_audit_workers, look_s=settings.continuous_audit_interval_s),
         partial(settle, store, world.clock, world.measure, settings.horizon_s, gauges, set()),
         warm_worker,
+        (partial(_signs_of_life, settings, store, liveness.ENGINE), put_away),
+    )
+
+
+def _signs_of_life(settings: Settings, store: StorePort, service: str) -> Coroutine[Any, Any, None]:
+    return housekeeping.stay_alive(
+        store,
+        WallClock(),
+        service,
+        settings.hostname,
+        every_s=settings.periodic_interval_s,
+        down_after_s=settings.service_down_time_s,
     )
 
 
@@ -284,10 +307,14 @@ async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
         deadline_s=settings.migration_deadline_s,
         extra={"rules": _operators_rules(settings)},
     )
-    pace = asyncio.create_task(worlds.keep_pace(clock, world.clock))
+    store = StorePort(actors.call_of(_actor("state"), "store"))
+    beside = [
+        asyncio.create_task(worlds.keep_pace(clock, world.clock)),
+        asyncio.create_task(_signs_of_life(settings, store, liveness.APPLIER)),
+    ]
     try:
         await serve_plans(
-            StorePort(actors.call_of(_actor("state"), "store")),
+            store,
             f"applier@{settings.hostname}:{os.getpid()}",
             handlers=load().actions,
             tools=tools,
@@ -298,7 +325,7 @@ async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
             workers=settings.applier_workers,
         )
     finally:
-        pace.cancel()
+        await cancelled(beside)
 
 
 def _world(settings: Settings) -> World:

@@ -32,6 +32,7 @@ NAMESPACE = "trimtab"
 # Questions that may be asked again when the actor died while it was answering; everything else is reported.
 REPEATABLE = frozenset(
     {"get", "find", "list", "count", "claimable", "events", "claim", "renew", "sync_catalogue", "samples", "aggregate"}
+    | {"view", "view_one", "related", "runnable_audits", "beat", "roll_call", "supersede_plans", "tidy"}
     | {"newest_event", "feed", "feed_to", "keep_origin", "origin", "begin", "add", "counts", "table", "series", "page"}
 )
 PATIENCE_S = 60.0
@@ -156,11 +157,12 @@ class Looping:
 
 
 class ModelParts(NamedTuple):
-    """What the model actor works with."""
+    """What the model actor works with; `follow` keeps the model up to date between two collections."""
 
     collector: Collector
     wall_interval_s: float
     figures: Callable[[Collector], dict[str, Any]]
+    follow: Callable[[Collector], Coroutine[Any, Any, None]] | None = None
 
 
 class Model(Looping):
@@ -172,6 +174,8 @@ class Model(Looping):
         super().__init__()
         self._parts = build()
         self._start(self._collect_forever())
+        if self._parts.follow is not None:
+            self._start(self._parts.follow(self._parts.collector))
 
     async def _collect_forever(self) -> None:
         while True:
@@ -235,13 +239,15 @@ class Model(Looping):
 class EngineParts(NamedTuple):
     """What the engine actor works with.
 
-    `settle` is called now and then to compare rehearsed with measured; `warm` once in every worker before it is needed.
+    `settle` is called now and then to compare rehearsed with measured; `warm` once in every worker before it is needed;
+    `chores` run for as long as the engine does.
     """
 
     parts: engine.Parts
-    workers: int
+    serve: Callable[[engine.Parts, asyncio.Event], Coroutine[Any, Any, None]]
     settle: Callable[[], Awaitable[None]]
     warm: Callable[[Any, Any], Any]
+    chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
 
 
 class Engine(Looping):
@@ -256,13 +262,15 @@ class Engine(Looping):
         self._start(self._warm_workers())
         self._start(self._audit_forever())
         self._start(self._settle_forever())
+        for chore in self._parts.chores:
+            self._start(chore())
 
     async def _warm_workers(self) -> None:
         cores = int((await asyncio.to_thread(ray.cluster_resources)).get("CPU", 1))
         await self._parts.parts.compute.map(self._parts.warm, None, list(range(cores)), math.inf)
 
     async def _audit_forever(self) -> None:
-        await engine.serve_audits(self._parts.parts, self._wake, workers=self._parts.workers)
+        await self._parts.serve(self._parts.parts, self._wake)
 
     async def _settle_forever(self) -> None:
         while True:

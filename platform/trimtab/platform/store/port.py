@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
+from trimtab.platform.liveness import Change
 from trimtab.platform.records import (
     Action,
     ActionPlan,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=Claimable)
 Rows: TypeAlias = list[R]  # inside the classes `list` is the method
+Changes: TypeAlias = list[Change]
 Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 
@@ -152,9 +154,9 @@ class StorePort:
         """See `Store.claimable`."""
         return await self._call("claimable", (kind, states), {})
 
-    async def runnable_audits(self) -> Rows[Audit]:
+    async def runnable_audits(self, *, waiting: bool = False) -> Rows[Audit]:
         """See `Store.runnable_audits`."""
-        return await self._call("runnable_audits", (), {})
+        return await self._call("runnable_audits", (), {"waiting": waiting})
 
     async def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """See `Store.events`."""
@@ -250,9 +252,9 @@ class StorePort:
         """See `Store.beat`."""
         return await self._call("beat", (name, host), {})
 
-    async def report_service(self, uuid: str, old: str, new: str) -> None:
-        """See `Store.report_service`."""
-        await self._call("report_service", (uuid, old, new), {})
+    async def roll_call(self, name: str, host: str, down_after_s: float) -> Changes:
+        """See `Store.roll_call`."""
+        return await self._call("roll_call", (name, host, down_after_s), {})
 
     async def supersede_plans(self, hours: float) -> int:
         """See `Store.supersede_plans`."""
@@ -291,6 +293,8 @@ class StorePort:
         indicators: Sequence[EfficacyIndicator] = (),
         explanations: Sequence[Explanation] = (),
         launch: bool = False,
+        replaces: bool = False,
+        note: str | None = None,
     ) -> ActionPlan | None:
         """See `Store.save_outcome`."""
         outcome: Json = {
@@ -304,6 +308,8 @@ class StorePort:
             "indicators": indicators,
             "explanations": explanations,
             "launch": launch,
+            "replaces": replaces,
+            "note": note,
         }
         return await self._call("save_outcome", (audit_uuid,), outcome)
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import duckdb
 
+from trimtab.platform import liveness
 from trimtab.platform.errors import Conflict, InvalidInput
 from trimtab.platform.records import (
     RECORDS,
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=Claimable)
 Rows: TypeAlias = list[R]  # inside the class `list` is the method
+Changes: TypeAlias = list[liveness.Change]
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
@@ -176,10 +178,13 @@ class Store:
         with self._transaction() as tx:
             return tx.claimable(kind, states)
 
-    def runnable_audits(self) -> Rows[Audit]:
-        """Audits without a valid lease that are PENDING or ONGOING, or whose webhook was called since they ended."""
+    def runnable_audits(self, *, waiting: bool = False) -> Rows[Audit]:
+        """Audits without a valid lease that are PENDING or ONGOING, or whose webhook was called since they ended.
+
+        `waiting`: also those that only wait for their next run, or for their webhook.
+        """
         with self._transaction() as tx:
-            return tx.runnable()
+            return tx.runnable(waiting=waiting)
 
     def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """What happened after the event with this id, oldest first; of one record if `record_uuid` is given."""
@@ -365,16 +370,24 @@ class Store:
     def beat(self, name: str, host: str) -> Service:
         """A sign of life of a service, whose row is made at the first one."""
         with self._transaction() as tx:
-            same = tx.rows(Service, {"name": name, "host": host})
-            if same:
-                return tx.change(same[0], {"last_seen_up": tx.now})
-            (made,) = tx.insert([Service(uuid=str(uuid4()), name=name, host=host, last_seen_up=tx.now)])
-            return made
+            return _beat(tx, name, host)
 
-    def report_service(self, uuid: str, old: str, new: str) -> None:
-        """Tell those who listen that a service is another than before: ACTIVE or FAILED."""
+    def roll_call(self, name: str, host: str, down_after_s: float) -> Changes:
+        """A sign of life of a service; its leader also tells who of its name is ACTIVE or FAILED otherwise than before.
+
+        All of a name look at each other, and only the leader tells, as events of the services' rows; so everybody hears
+        of a change once. A service that was never told about counts as ACTIVE. Returns what was told.
+        """
         with self._transaction() as tx:
-            tx.note(tx.live(Service, uuid), "status", None, old, new)
+            _beat(tx, name, host)
+            services = tx.rows(Service, {"name": name})
+            states = liveness.statuses(services, tx.now, timedelta(seconds=down_after_s))
+            if liveness.leader(services, states) != host:
+                return []
+            found = liveness.changes(services, tx.last_told([service.uuid for service in services]), states)
+            for change in found:
+                tx.note(change.service, liveness.STATUS, None, change.old, change.new)
+            return found
 
     # -- growing old -----------------------------------------------------------------------------
 
@@ -424,11 +437,28 @@ class Store:
         indicators: Sequence[EfficacyIndicator] = (),
         explanations: Sequence[Explanation] = (),
         launch: bool = False,
+        replaces: bool = False,
+        note: str | None = None,
     ) -> ActionPlan | None:
         """Store everything one run of an audit brought, all or nothing; returns the stored plan.
 
-        The ids of audit and plan are filled in here. `event` is "succeed", "fail" or None (the state stays); `launch`
-        starts a RECOMMENDED plan at once.
+        The ids of audit and plan are filled in here. Of an audit that has run before, candidates are numbered behind
+        those of earlier runs, of which only those stay that a plan was made from.
+
+        Args:
+            audit_uuid: the audit.
+            event: "succeed", "ran", "fail" or None (the state stays).
+            epoch: of the claim.
+            status_message: of the audit.
+            audit_changes: other fields of the audit.
+            candidates: what was weighed.
+            plan: what is recommended.
+            actions: of the plan.
+            indicators: of the plan.
+            explanations: of the plan.
+            launch: start the RECOMMENDED plan at once.
+            replaces: the audit's earlier plans that nobody started are CANCELLED; their actions stay as they are.
+            note: an event of the audit to be told before the one that ends it.
 
         Raises:
             IllegalTransition: the audit has left the state in which this may happen to it (somebody cancelled it).
@@ -439,19 +469,28 @@ class Store:
         with self._transaction() as tx:
             audit = tx.live(Audit, audit_uuid)
             _fence(tx, audit, epoch)
+            if replaces:
+                earlier = {"audit_id": audit.id, "state": PlanState.RECOMMENDED}
+                tx.move_all(ActionPlan, earlier, "cancel", {}, "A newer run of its audit made another plan")
+            first = tx.forget_candidates(audit)
+            tx.insert(
+                [replace(one, audit_id=audit.id, number=one.number + first) for one in candidates], read_back=False
+            )
+            stored = None
+            if plan is not None:
+                number = plan.candidate + first if plan.candidate >= 0 else plan.candidate
+                (stored,) = tx.insert([replace(plan, audit_id=audit.id, candidate=number)])
+                tx.insert([replace(action, action_plan_id=stored.id) for action in actions], read_back=False)
+                tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators], read_back=False)
+                tx.insert([replace(one, action_plan_id=stored.id) for one in explanations], read_back=False)
+            if note is not None:
+                tx.note(audit, note, None)
             changes = _allowed(Audit, audit_changes or {})
             if event is not None:
                 tx.move(audit, event, changes, status_message)
             elif changes or status_message is not None:
                 tx.edit(audit, {**changes, **({} if status_message is None else {"status_message": status_message})})
-            tx.insert([replace(candidate, audit_id=audit.id) for candidate in candidates], read_back=False)
-            if plan is None:
-                return None
-            (stored,) = tx.insert([replace(plan, audit_id=audit.id)])
-            tx.insert([replace(action, action_plan_id=stored.id) for action in actions], read_back=False)
-            tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators], read_back=False)
-            tx.insert([replace(one, action_plan_id=stored.id) for one in explanations], read_back=False)
-            return tx.move(stored, "launch", {}, None) if launch else stored
+            return tx.move(stored, "launch", {}, None) if stored is not None and launch else stored
 
     def sync_catalogue(
         self,
@@ -558,6 +597,14 @@ def _own(path: Path) -> IO[str]:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _beat(tx: Transaction, name: str, host: str) -> Service:
+    same = tx.rows(Service, {"name": name, "host": host})
+    if same:
+        return tx.change(same[0], {"last_seen_up": tx.now})
+    (made,) = tx.insert([Service(uuid=str(uuid4()), name=name, host=host, last_seen_up=tx.now)])
+    return made
 
 
 def _allowed(kind: type[Record], changes: Mapping[str, Any]) -> Mapping[str, Any]:

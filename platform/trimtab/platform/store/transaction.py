@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
@@ -31,6 +32,7 @@ from trimtab.platform.records import (
     Strategy,
     WhatIf,
 )
+from trimtab.platform.schedule import after_pause
 from trimtab.platform.states import MACHINES, Machine, PlanState
 from trimtab.platform.store import query
 from trimtab.platform.store.rows import (
@@ -163,13 +165,22 @@ class Transaction:
         moment = to_cell(kind, columns(kind)["lease_until"], self.now)
         return self._select(kind, f"WHERE {condition} AND {free} ORDER BY id", [*parameters, moment])
 
-    def runnable(self) -> Rows[Audit]:
-        """Audits without a valid lease that are not over, or whose webhook was called since; oldest first."""
+    def runnable(self, *, waiting: bool) -> Rows[Audit]:
+        """Audits without a valid lease that are not over, or whose webhook was called since; oldest first.
+
+        `waiting`: also those that have nothing to do but wait for their next run or their webhook.
+        """
         condition, parameters = query.conditions(Audit, {})
+        moment = to_cell(Audit, columns(Audit)["lease_until"], self.now)
         alive = "(state IN ('PENDING', 'ONGOING') OR (state = 'SUCCEEDED' AND triggered_at IS NOT NULL))"
         free = "(owner IS NULL OR lease_until IS NULL OR lease_until <= ?)"
-        moment = to_cell(Audit, columns(Audit)["lease_until"], self.now)
-        return self._select(Audit, f"WHERE {condition} AND {alive} AND {free} ORDER BY id", [*parameters, moment])
+        parameters = [*parameters, moment]
+        if not waiting:
+            # An owner whose lease is over has left a run undone.
+            called = "(audit_type <> 'EVENT' OR triggered_at IS NOT NULL OR owner IS NOT NULL)"
+            come = "(audit_type <> 'CONTINUOUS' OR next_run_time IS NULL OR next_run_time <= ?)"
+            free, parameters = f"{free} AND {called} AND {come}", [*parameters, moment]
+        return self._select(Audit, f"WHERE {condition} AND {alive} AND {free} ORDER BY id", parameters)
 
     def cells(self, kind: type[Record], names: Sequence[str]) -> list[tuple[Any, ...]]:
         """Some columns of all rows, deleted ones too, by id."""
@@ -182,6 +193,12 @@ class Transaction:
         mine = "" if record_uuid is None else "AND record_uuid = ?"
         parameters = [after_id] if record_uuid is None else [after_id, canonical(record_uuid)]
         return self._select(Event, f"WHERE id > ? {mine} ORDER BY id {query.page_size(limit)}", parameters)
+
+    def last_told(self, uuids: Sequence[str]) -> Mapping[str, str]:
+        """The newest state that events tell of these records."""
+        rest = "WHERE record_uuid IN (SELECT unnest(?::VARCHAR[])) AND new_state IS NOT NULL ORDER BY id"
+        found = self._con.execute(query.select(Event, rest, ("record_uuid", "new_state")), [list(uuids)])
+        return dict(found.fetchall())
 
     def newest_event(self) -> int:
         """The id of the newest event; 0 where nothing has happened yet."""
@@ -277,7 +294,9 @@ class Transaction:
         machine = machine_of(type(record))
         old = cast("Claimable", record).state
         new = machine.after(old, event)
-        changes = {**changes, "state": new, **({} if message is None else {"status_message": message})}
+        changes = {**self._replanned(record, event), **changes, "state": new}
+        if message is not None:
+            changes["status_message"] = message
         if event == "delete":
             changes |= {"deleted_at": self.now, "deleted": record.id}
         changed = self.change(record, changes)
@@ -286,6 +305,13 @@ class Transaction:
             self._delete_parts(record)
         self._cancel_parts(record, new)
         return changed
+
+    def _replanned(self, record: Record, event: str) -> Mapping[str, Any]:
+        """A continuous audit that is resumed does not make up for the runs it missed meanwhile."""
+        if isinstance(record, Audit) and event == "resume" and record.audit_type == "CONTINUOUS":
+            with suppress(InvalidInput):  # its interval is none: told when it is run
+                return {"next_run_time": after_pause(record, self.now)}
+        return {}
 
     def _cancel_parts(self, record: Record, new: str) -> None:
         """A plan that is cancelled before it began takes its actions along."""
@@ -313,7 +339,8 @@ class Transaction:
                 fence(held.get(record.action_plan_id) if isinstance(record, Action) else record, move.epoch)
                 old = cast("Claimable", record).state
                 new = machine_of(move.kind).after(old, move.event)
-                changes = {**move.changes, "state": new, "updated_at": self.now}
+                again = self._replanned(record, move.event)
+                changes = {**again, **move.changes, "state": new, "updated_at": self.now}
                 if move.message is not None:
                     changes["status_message"] = move.message
                 cells = self._cells(move.kind, changes)
@@ -402,6 +429,17 @@ class Transaction:
         rest = f"WHERE {condition} AND created_at < ?"
         found = self._con.execute(query.select(kind, rest, ("id",)), [*parameters, moment]).fetchall()
         return self.move_all(kind, {"id": [row_id for (row_id,) in found]}, event, {}, message) if found else 0
+
+    def forget_candidates(self, audit: Audit) -> int:
+        """Remove candidates of an audit's earlier runs that no live plan was made from; the number to go on with."""
+        rows = query.select(CandidateRecord, "WHERE audit_id = ?", ("id", "number"))
+        numbers = dict(self._con.execute(rows, [audit.id]).fetchall())
+        if not numbers:
+            return 0
+        made = query.select(ActionPlan, "WHERE audit_id = ? AND deleted = 0", ("candidate",))
+        kept = {number for (number,) in self._con.execute(made, [audit.id]).fetchall()}
+        self.erase(CandidateRecord, "id", [row_id for row_id, number in numbers.items() if number not in kept])
+        return max(numbers.values()) + 1
 
     # -- removing for good -----------------------------------------------------------------------
 
