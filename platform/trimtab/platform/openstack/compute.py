@@ -48,7 +48,7 @@ def host_row(
         traits: of its provider.
 
     Raises:
-        KeyError, TypeError, ValueError: the row cannot be understood.
+        KeyError, TypeError, ValueError, AttributeError: the row cannot be understood.
     """
     inside = hypervisor["service"]
     row: Row = {
@@ -85,7 +85,7 @@ def instance_row(server: Mapping[str, Any], host_uuid: str | None, group: str) -
     Its disk is the flavor's (none when it boots from a volume) with ephemeral disk and swap, in GB, as Nova accounts.
 
     Raises:
-        KeyError, TypeError, ValueError: the row cannot be understood.
+        KeyError, TypeError, ValueError, AttributeError: the row cannot be understood.
     """
     flavor = server["flavor"]
     state = str(server.get("OS-EXT-STS:vm_state") or "active")

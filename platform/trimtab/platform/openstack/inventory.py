@@ -19,6 +19,7 @@ from trimtab.platform.openstack.rest import Rest
 log = logging.getLogger(__name__)
 
 HYPERVISORS: Final = "2.87"  # later versions tell no totals, which stand in where Placement is silent
+ODD: Final = (KeyError, TypeError, ValueError, AttributeError)  # what a row raises that is not as it should be
 CANDIDATES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
 
 
@@ -136,7 +137,7 @@ class Reader:
                     known.inventory if known else None,
                     known.traits if known else (),
                 )
-            except (KeyError, TypeError, ValueError) as error:
+            except ODD as error:
                 notes.append(f"host {one.get('hypervisor_hostname')} is left out, it cannot be understood: {error!r}")
                 continue
             book.hosts[row["uuid"]] = row
@@ -231,7 +232,7 @@ def _instances(book: Book, servers: Iterable[Mapping[str, Any]], group_of: Mappi
         at = hosts.get((service, one.get("OS-EXT-SRV-ATTR:hypervisor_hostname") or "")) or by_service.get(service)
         try:
             row = compute.instance_row(one, at, group_of.get(str(one["id"]), ""))
-        except (KeyError, TypeError, ValueError) as error:
+        except ODD as error:
             notes.append(f"instance {one.get('id')} is left out, it cannot be understood: {error!r}")
             continue
         book.instances[row["uuid"]] = row
@@ -250,7 +251,7 @@ async def _kept(work: Any) -> Any:
         return await work
     except CloudError as error:
         return error
-    except (KeyError, TypeError, ValueError) as error:
+    except ODD as error:
         return CloudError(f"its answer cannot be understood: {error!r}")
 
 

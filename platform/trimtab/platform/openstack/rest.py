@@ -49,6 +49,7 @@ class Rest:
         self.calls: Counter[str] = Counter()  # requests sent, by service
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="openstack")
         self._versions: dict[str, str | None] = {}
+        self._discovering: dict[str, asyncio.Lock] = {}
 
     async def get(self, service: str, path: str, *, version: str | None = None, **params: Any) -> Any:
         """What a service answers to a question.
@@ -110,9 +111,10 @@ class Rest:
         """The newest microversion that the service and we know, at most `ceiling`; None where there are none."""
         wanted = ceiling or NEWEST.get(service)
         key = f"{service} {wanted}"
-        if key not in self._versions:
-            found = await self._in_thread(lambda: maximum_supported_microversion(self._proxy(service), wanted))
-            self._versions[key] = found
+        async with self._discovering.setdefault(service, asyncio.Lock()):  # a service is asked once what it is
+            if key not in self._versions:
+                found = await self._in_thread(lambda: maximum_supported_microversion(self._proxy(service), wanted))
+                self._versions[key] = found
         return self._versions[key]
 
     def close(self) -> None:

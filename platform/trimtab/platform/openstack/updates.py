@@ -9,39 +9,39 @@ from typing import Any, Final
 
 from trimtab.platform.model.compute import STATES
 from trimtab.platform.openstack.compute import OTHER_STATES, Row
-from trimtab.platform.openstack.inventory import Book
+from trimtab.platform.openstack.inventory import ODD, Book
 
 GONE: Final = frozenset({"instance.delete.end", "instance.soft_delete.end"})
-# After these an instance is not what or where it was before. Watcher missed those of the second line.
+# After these an instance may not be what or where it was before.
 CHANGED: Final = frozenset(
-    f"instance.{what}"
-    for what in [
-        "create.end",
-        "update",
-        "lock",
-        "unlock",
-        "pause.end",
-        "unpause.end",
-        "power_off.end",
-        "power_on.end",
-        "resize_confirm.end",
-        "restore.end",
-        "resume.end",
-        "suspend.end",
-        "shelve.end",
-        "unshelve.end",
-        "shutdown.end",
-        "rescue.end",
-        "unrescue.end",
-        "rebuild.end",
-        "live_migration_force_complete.end",
-        "live_migration_post_dest.end",
-        "resize_revert.end",
-        "resize_finish.end",
-        "evacuate",
-        "live_migration_rollback.end",
-        "live_migration_abort.end",
-    ]
+    {
+        "instance.create.end",
+        "instance.update",
+        "instance.lock",
+        "instance.unlock",
+        "instance.pause.end",
+        "instance.unpause.end",
+        "instance.power_off.end",
+        "instance.power_on.end",
+        "instance.resize_confirm.end",
+        "instance.restore.end",
+        "instance.resume.end",
+        "instance.suspend.end",
+        "instance.shelve.end",
+        "instance.unshelve.end",
+        "instance.shutdown.end",
+        "instance.rescue.end",
+        "instance.unrescue.end",
+        "instance.rebuild.end",
+        "instance.live_migration_force_complete.end",
+        "instance.live_migration_post_dest.end",
+        # Watcher missed these.
+        "instance.resize_revert.end",
+        "instance.resize_finish.end",
+        "instance.evacuate",
+        "instance.live_migration_rollback.end",
+        "instance.live_migration_abort.end",
+    }
 )
 SERVICE: Final = frozenset({"service.create", "service.update"})
 TOLD: Final = GONE | CHANGED | SERVICE | {"service.delete"}
@@ -69,7 +69,7 @@ def apply(book: Book, event_type: str, payload: Mapping[str, Any]) -> bool:
             return _service(book, data)
         if event_type == "service.delete" and data.get("binary") == "nova-compute":
             return _without_host(book, str(data["host"]))
-    except (KeyError, TypeError, ValueError):
+    except ODD:
         return False
     return False
 

@@ -1,0 +1,286 @@
+"""A stand-in for an OpenStack cloud: Keystone, Nova, Placement, Cinder and Ironic over real HTTP, which count calls.
+
+Shapes of the answers are those that real services of 2026 gave to the same questions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+PAGE = 1000
+
+
+def uuid_of(kind: int, number: int) -> str:
+    """A uuid that tells what it is of."""
+    return f"{kind:08x}-0000-4000-8000-{number:012x}"
+
+
+class StandIn:
+    """What the cloud holds, and what was asked of it."""
+
+    def __init__(self, hosts: int, servers: int, *, full_hosts: int = 0) -> None:
+        self.url = ""
+        self.calls: Counter[str] = Counter()
+        self.in_flight = self.most_in_flight = 0
+        self.latency_s = 0.0
+        self.fail: dict[str, list[int]] = {}  # path -> statuses to answer with before the real answer
+        self.tokens: list[str] = []
+        self._turn = threading.Lock()
+        self.generation = dict.fromkeys(range(hosts), 1)
+        self.full = set(range(full_hosts))
+        self.hypervisors = [
+            {
+                "id": uuid_of(1, number),
+                "hypervisor_hostname": f"cmp-{number:03d}.example",
+                "hypervisor_type": "QEMU",
+                "state": "up",
+                "status": "enabled",
+                "service": {"id": uuid_of(9, number), "host": f"cmp-{number:03d}", "disabled_reason": None},
+                "vcpus": 32,
+                "memory_mb": 131072,
+                "local_gb": 2000,
+            }
+            for number in range(hosts)
+        ]
+        self.services = [
+            {
+                "id": uuid_of(9, number),
+                "binary": "nova-compute",
+                "host": f"cmp-{number:03d}",
+                "zone": f"az-{number % 2}",
+                "status": "enabled",
+                "state": "up",
+                "forced_down": False,
+                "disabled_reason": None,
+            }
+            for number in range(hosts)
+        ]
+        self.servers: list[dict[str, Any]] = [self.server(number, number % hosts) for number in range(servers)]
+        self.groups = [
+            {"id": uuid_of(3, 0), "name": "apart", "policy": "anti-affinity", "members": [uuid_of(2, 0), uuid_of(2, 1)]}
+        ]
+        self.migrations: list[dict[str, Any]] = []
+        self.actions: list[tuple[str, Any]] = []
+
+    def server(self, number: int, host: int) -> dict[str, Any]:
+        """One server as Nova lists it."""
+        return {
+            "id": uuid_of(2, number),
+            "name": f"vm-{number}",
+            "status": "ACTIVE",
+            "OS-EXT-STS:vm_state": "active",
+            "OS-EXT-STS:task_state": None,
+            "OS-EXT-SRV-ATTR:host": f"cmp-{host:03d}",
+            "OS-EXT-SRV-ATTR:hypervisor_hostname": f"cmp-{host:03d}.example",
+            "tenant_id": "p",
+            "metadata": {"role": "web"} if number % 2 else {},
+            "image": "" if number == 5 else {"id": "i"},
+            "locked": number == 7,
+            "pinned_availability_zone": "az-1" if number == 9 else None,
+            "created": "2026-11-01T00:00:00Z",
+            "flavor": {
+                "original_name": "m1.small", "vcpus": 1, "ram": 2048, "disk": 20, "ephemeral": 5, "swap": 1025,
+                "extra_specs": {},
+            },
+        }  # fmt: skip
+
+    # -- HTTP ------------------------------------------------------------------------------------------------
+
+    def routes(self) -> list[Route]:
+        """All paths that are answered."""
+        answers = {
+            "/identity/v3": lambda _: {"version": self._version("v3.14", "", "", "identity/v3")},
+            "/compute/v2.1": lambda _: {"version": self._version("v2.1", "2.100", "2.1", "compute/v2.1")},
+            "/placement": lambda _: {"versions": [self._version("v1.0", "1.39", "1.0", "placement", "max_version")]},
+            "/volume/v3": lambda _: {"versions": [self._version("v3.0", "3.70", "3.0", "volume/v3")]},
+            "/baremetal/v1": lambda _: {"id": "v1", "version": self._version("v1", "1.90", "1.1", "baremetal/v1")},
+            "/compute/v2.1/os-hypervisors/detail": self._page("hypervisors", lambda: self.hypervisors),
+            "/compute/v2.1/os-services": lambda _: {"services": self.services},
+            "/compute/v2.1/os-aggregates": lambda _: {
+                "aggregates": [{"id": 7, "name": "ssd", "hosts": ["cmp-000", "cmp-001"], "metadata": {}}]
+            },
+            "/compute/v2.1/servers/detail": self._page("servers", lambda: self.servers),
+            "/compute/v2.1/os-server-groups": lambda r: {
+                "server_groups": self.groups[int(r.query_params.get("offset", 0)) :]
+            },
+            "/compute/v2.1/os-migrations": lambda r: {
+                "migrations": [m for m in self.migrations if m["instance_uuid"] == r.query_params["instance_uuid"]]
+            },
+            "/placement/resource_providers": lambda _: {
+                "resource_providers": [
+                    {"uuid": uuid_of(1, number), "generation": generation, "parent_provider_uuid": None}
+                    for number, generation in self.generation.items()
+                ]
+            },
+            "/placement/resource_providers/{uuid}/inventories": self._inventories,
+            "/placement/resource_providers/{uuid}/traits": lambda _: {"traits": ["HW_CPU_X86_AVX2"]},
+            "/placement/allocation_candidates": lambda _: {
+                "allocation_requests": [],
+                "provider_summaries": {
+                    uuid_of(1, number): {"traits": ["HW_CPU_X86_AVX2"], "resources": {}}
+                    for number in self.generation
+                    if number not in self.full
+                },
+            },
+            "/volume/v3/os-services": lambda _: {"services": [{"host": "store@ssd", "zone": "z", "status": "enabled"}]},
+            "/volume/v3/scheduler-stats/get_pools": lambda _: {
+                "pools": [
+                    {"name": "store@ssd#a", "capabilities": {"total_capacity_gb": 100, "free_capacity_gb": "infinite"}},
+                    {"name": "store@ssd#b", "capabilities": {"total_capacity_gb": "unknown"}},
+                ]
+            },
+            "/volume/v3/types": self._page("volume_types", lambda: [{"id": "t", "name": "ssd", "extra_specs": {}}]),
+            "/volume/v3/volumes/detail": self._page("volumes", lambda: [self._volume()]),
+            "/volume/v3/snapshots": self._page("snapshots", lambda: [{"id": "s", "volume_id": uuid_of(4, 0)}]),
+            "/baremetal/v1/nodes": lambda _: {
+                "nodes": [
+                    {
+                        "uuid": uuid_of(5, 0), "name": "metal", "power_state": "power on", "target_power_state": None,
+                        "maintenance": False, "extra": {"compute_node_id": uuid_of(1, 0)},
+                    }
+                ]
+            },
+        }  # fmt: skip
+        made = [Route(path, self._answer(answer)) for path, answer in answers.items()]
+        made += [Route("/identity/v3/auth/tokens", self._token, methods=["POST"])]
+        made += [Route("/compute/v2.1/servers/{uuid}/action", self._act, methods=["POST"])]
+        made += [Route("/compute/v2.1/servers/{uuid}", self._answer(self._one))]
+        return made
+
+    def _answer(self, answer: Any) -> Any:
+        def handle(request: Request) -> Response:
+            with self._turn:
+                self.calls[request.url.path] += 1
+                self.in_flight += 1
+                self.most_in_flight = max(self.most_in_flight, self.in_flight)
+                failing = self.fail.get(request.url.path)
+                status = failing.pop(0) if failing else 200
+            try:
+                time.sleep(self.latency_s)
+                token = request.headers.get("x-auth-token", "")
+                if token and token not in self.tokens:
+                    return JSONResponse({"error": {"message": "expired"}}, 401)
+                if status != 200:
+                    return JSONResponse({"computeFault": {"message": "try later", "code": status}}, status)
+                body = answer(request)
+                return Response(status_code=404) if body is None else JSONResponse(body)
+            finally:
+                with self._turn:
+                    self.in_flight -= 1
+
+        return handle
+
+    def _page(self, key: str, items: Any) -> Any:
+        def answer(request: Request) -> dict[str, Any]:
+            every, marker = items(), request.query_params.get("marker")
+            start = 0 if marker is None else next(n for n, one in enumerate(every) if one["id"] == marker) + 1
+            limit = min(int(request.query_params.get("limit", PAGE)), PAGE)
+            page = every[start : start + limit]
+            more = [{"rel": "next", "href": "..."}] if len(page) == limit else []
+            return {key: page, f"{key}_links": more}
+
+        return answer
+
+    def _one(self, request: Request) -> dict[str, Any] | None:
+        found = next((one for one in self.servers if one["id"] == request.path_params["uuid"]), None)
+        return None if found is None else {"server": found}
+
+    def _inventories(self, request: Request) -> dict[str, Any]:
+        number = int(request.path_params["uuid"][-12:], 16)
+        return {
+            "resource_provider_generation": self.generation[number],
+            "inventories": {
+                "VCPU": {"total": 32, "reserved": 2, "allocation_ratio": 4.0},
+                "MEMORY_MB": {"total": 131072, "reserved": 512, "allocation_ratio": 1.0},
+                "DISK_GB": {"total": 2000, "reserved": 0, "allocation_ratio": 1.0},
+            },
+        }
+
+    async def _act(self, request: Request) -> Response:
+        body = await request.json()
+        with self._turn:
+            self.calls[request.url.path] += 1
+            self.actions.append((request.path_params["uuid"], body))
+            failing = self.fail.get(request.url.path)
+        if failing:
+            said = "Instance is busy, it is being moved already"
+            return JSONResponse({"conflictingRequest": {"message": said, "code": 409}}, failing.pop(0))
+        return Response(status_code=202)
+
+    def _token(self, _: Request) -> Response:
+        with self._turn:
+            self.calls["/identity/v3/auth/tokens"] += 1
+            token = f"token-{len(self.tokens)}"
+            self.tokens = [token]
+        catalogue = [
+            {
+                "type": kind,
+                "name": kind,
+                "id": kind,
+                "endpoints": [
+                    {"id": kind, "interface": "public", "region": "r", "region_id": "r", "url": f"{self.url}/{path}"}
+                ],
+            }
+            for kind, path in (
+                ("identity", "identity/v3"),
+                ("compute", "compute/v2.1"),
+                ("placement", "placement"),
+                ("block-storage", "volume/v3"),
+                ("baremetal", "baremetal/v1"),
+            )
+        ]
+        body = {
+            "token": {
+                "methods": ["password"],
+                "expires_at": "2099-01-01T00:00:00.000000Z",
+                "issued_at": "2026-01-01T00:00:00.000000Z",
+                "user": {"id": "u", "name": "trimtab", "domain": {"id": "default", "name": "Default"}},
+                "project": {"id": "p", "name": "service", "domain": {"id": "default", "name": "Default"}},
+                "roles": [{"id": "admin", "name": "admin"}],
+                "catalog": catalogue,
+            }
+        }  # fmt: skip
+        return JSONResponse(body, 201, {"X-Subject-Token": token})
+
+    def _self(self, path: str) -> list[dict[str, str]]:
+        return [{"rel": "self", "href": f"{self.url}/{path}"}]
+
+    def _version(self, name: str, newest: str, oldest: str, path: str, key: str = "version") -> dict[str, Any]:
+        return {"id": name, "status": "CURRENT", key: newest, "min_version": oldest, "links": self._self(path)}
+
+    def _volume(self) -> dict[str, Any]:
+        return {
+            "id": uuid_of(4, 0), "name": "data", "size": 10, "status": "in-use", "volume_type": "ssd",
+            "os-vol-host-attr:host": "store@ssd#a", "migration_status": None, "bootable": "false",
+            "attachments": [{"server_id": uuid_of(2, 0)}], "created_at": "2026-11-01T00:00:00.000000",
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def on_loopback(cloud: StandIn) -> Iterator[StandIn]:
+    """Serve it on a free port of this machine."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(128)
+        cloud.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        app = Starlette(routes=cloud.routes())
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            yield cloud
+        finally:
+            server.should_exit = True
+            thread.join(10)
