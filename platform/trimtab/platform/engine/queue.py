@@ -60,7 +60,7 @@ async def serve_audits(
                 if not caught_up:
                     await skip_missed(parts)
                     caught_up = True
-                waiting = await parts.store.runnable_audits(waiting=whole)
+                waiting = await parts.store.runnable_audits(None if whole else idle_s)
                 if whole:
                     waiting = await look_ahead(parts, waiting)
                     looked = now
@@ -75,7 +75,8 @@ async def serve_audits(
                 if busy < (continuous_workers if continuous else workers):
                     task = asyncio.create_task(run_audit(parts, audit.uuid), name=f"audit {audit.name}")
                     running[audit.uuid] = Running(continuous, task)
-            signals = {asyncio.ensure_future(wake.wait()), asyncio.ensure_future(parts.wall.sleep(idle_s))}
+            rest_s = min(idle_s, _until_next(parts, [audit for audit in waiting if audit.uuid not in running]))
+            signals = {asyncio.ensure_future(wake.wait()), asyncio.ensure_future(parts.wall.sleep(rest_s))}
             tasks = {one.task for one in running.values()}
             try:
                 await asyncio.wait({*tasks, *signals}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,6 +89,13 @@ async def serve_audits(
         await cancelled(one.task for one in running.values())
 
 
+def _until_next(parts: Parts, audits: Sequence[Audit]) -> float:
+    """Wall seconds until the first of these begins or has its next run."""
+    now = parts.now()
+    moments = [at for audit in audits for at in (audit.next_run_time, audit.start_time) if at is not None and at > now]
+    return (min(moments) - now).total_seconds() if moments else math.inf
+
+
 async def skip_missed(parts: Parts) -> None:
     """When an engine starts and no other was there: no run makes up for a tick that was missed, the next one is next.
 
@@ -98,7 +106,7 @@ async def skip_missed(parts: Parts) -> None:
     engines = await parts.store.list(Service, {"name": liveness.ENGINE})
     if any(one.host != parts.hostname and liveness.status(one, now, down_after) == liveness.ACTIVE for one in engines):
         return
-    for audit in await parts.store.runnable_audits(waiting=True):
+    for audit in await parts.store.runnable_audits(None):
         if audit.audit_type == "CONTINUOUS" and audit.owner is None:
             with suppress(InvalidInput):  # told when it is run
                 changes = {"next_run_time": schedule.after_pause(audit, now)}

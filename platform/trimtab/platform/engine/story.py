@@ -139,6 +139,7 @@ async def _work(parts: Parts, audit: Audit) -> ActionPlan | None:
         strategy = await parts.store.get(StrategyRecord, ran)
         plan, actions, indicators = plan_rows(goal, strategy.id, entries, chosen)
         best = entries[chosen] if chosen is not None else None
+        reasons = await explanations(parts, goal, frozen, best, actions)
         continuous = audit.audit_type == "CONTINUOUS"
         status = message_of([*([message] if message else []), *frozen.snapshot.notes])
         return await parts.store.save_outcome(
@@ -150,7 +151,7 @@ async def _work(parts: Parts, audit: Audit) -> ActionPlan | None:
             plan=plan,
             actions=actions,
             indicators=indicators,
-            explanations=await explanations(parts, goal, frozen, best, actions),
+            explanations=reasons,
             launch=audit.auto_trigger and bool(actions),
             replaces=continuous,
             note="planner.end",

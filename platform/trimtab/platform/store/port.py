@@ -154,9 +154,9 @@ class StorePort:
         """See `Store.claimable`."""
         return await self._call("claimable", (kind, states), {})
 
-    async def runnable_audits(self, *, waiting: bool = False) -> Rows[Audit]:
+    async def runnable_audits(self, within_s: float | None = 0.0) -> Rows[Audit]:
         """See `Store.runnable_audits`."""
-        return await self._call("runnable_audits", (), {"waiting": waiting})
+        return await self._call("runnable_audits", (within_s,), {})
 
     async def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """See `Store.events`."""

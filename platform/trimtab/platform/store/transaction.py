@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
@@ -165,21 +165,22 @@ class Transaction:
         moment = to_cell(kind, columns(kind)["lease_until"], self.now)
         return self._select(kind, f"WHERE {condition} AND {free} ORDER BY id", [*parameters, moment])
 
-    def runnable(self, *, waiting: bool) -> Rows[Audit]:
+    def runnable(self, within: timedelta | None) -> Rows[Audit]:
         """Audits without a valid lease that are not over, or whose webhook was called since; oldest first.
 
-        `waiting`: also those that have nothing to do but wait for their next run or their webhook.
+        Without those that have nothing to do but wait: for their webhook, or for a next run that is farther away than
+        `within`; None: with all of them.
         """
         condition, parameters = query.conditions(Audit, {})
-        moment = to_cell(Audit, columns(Audit)["lease_until"], self.now)
+        parameters = [*parameters, to_cell(Audit, columns(Audit)["lease_until"], self.now)]
         alive = "(state IN ('PENDING', 'ONGOING') OR (state = 'SUCCEEDED' AND triggered_at IS NOT NULL))"
         free = "(owner IS NULL OR lease_until IS NULL OR lease_until <= ?)"
-        parameters = [*parameters, moment]
-        if not waiting:
+        if within is not None:
             # An owner whose lease is over has left a run undone.
             called = "(audit_type <> 'EVENT' OR triggered_at IS NOT NULL OR owner IS NOT NULL)"
-            come = "(audit_type <> 'CONTINUOUS' OR next_run_time IS NULL OR next_run_time <= ?)"
-            free, parameters = f"{free} AND {called} AND {come}", [*parameters, moment]
+            soon = "(audit_type <> 'CONTINUOUS' OR next_run_time IS NULL OR next_run_time <= ?)"
+            free = f"{free} AND {called} AND {soon}"
+            parameters.append(to_cell(Audit, columns(Audit)["next_run_time"], self.now + within))
         return self._select(Audit, f"WHERE {condition} AND {alive} AND {free} ORDER BY id", parameters)
 
     def cells(self, kind: type[Record], names: Sequence[str]) -> list[tuple[Any, ...]]:
