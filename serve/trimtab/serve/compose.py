@@ -350,7 +350,7 @@ def deploy(settings: Settings) -> Running:
     """Start (or join) Ray, the actors and the Serve application; returns when the API answers.
 
     Raises:
-        Conflict: the API's port is taken.
+        Conflict: the API's port is taken. TrimtabError: Ray did not start it, or what one of the actors says.
     """
     from ray import serve
 
@@ -371,15 +371,18 @@ def deploy(settings: Settings) -> Running:
     if settings.notifications_url is not None:
         parts.append(actors.start(actors.Notifier, partial(build_notifier, settings), retries=3))
     pings = [actor.ping.remote() for actor in parts]
-    serve.start(
-        proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
-    )
-    for answer in ray.get(pings):
-        actors.answered(answer)  # says why one of them cannot start
-    api: Any = Api  # deployments: Serve's decorators are not typed
-    applier: Any = Applier
-    application = api.bind(partial(build_backend, settings), applier.bind(partial(apply_forever, settings)))
-    serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
+    try:
+        serve.start(
+            proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
+        )
+        for answer in ray.get(pings):
+            actors.answered(answer)  # says why one of them cannot start
+        api: Any = Api  # deployments: Serve's decorators are not typed
+        applier: Any = Applier
+        application = api.bind(partial(build_backend, settings), applier.bind(partial(apply_forever, settings)))
+        serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
+    except RayError as error:
+        raise TrimtabError(f"Ray did not bring the API up, is the machine very busy? Try again: {error}") from error
 
     def ask_cloud(method: str, *args: Any, **kwargs: Any) -> Any:
         if cloud is None:

@@ -15,6 +15,9 @@ DEFAULTS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # On a busy machine the proxy takes longer to start, and to answer, than Serve waits by itself.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
 }
 if "RAY_ADDRESS" not in os.environ and not os.environ.get("TRIMTAB_RAY__ADDRESS"):
     for _name, _value in DEFAULTS.items():
