@@ -73,7 +73,7 @@ def real(settings: Settings) -> World:
     async def measure(*_: float) -> Score:
         raise InvalidInput("what a plan brought is not measured on a real cloud")
 
-    sources = sources_of(settings, driver.known)
+    sources = sources_of(settings, rest, driver.known)
     follow = None if there.notifications_url is None else partial(_follow, there, driver)
     return World(driver, sources, clock, measure, settings.collect_interval_s, follow)
 

@@ -9,9 +9,17 @@ from typing import Any
 
 import httpx
 
-from trimtab.platform.errors import DatasourceError
+from trimtab.platform.errors import CloudError, DatasourceError
 
 REST_S = 30.0  # a backend that did not answer is not asked again for so long: everybody hears at once that it is dead
+
+
+class Refused(DatasourceError):
+    """The backend is there, and refuses this question."""
+
+    def __init__(self, said: str, status: int) -> None:
+        super().__init__(said)
+        self.status = status
 
 
 class Asking:
@@ -19,8 +27,9 @@ class Asking:
 
     Args:
         name: of the datasource, for messages.
-        client: of httpx, with base address and certificates.
-        headers: asked for at every request: a token, or nothing. `fresh` asks for a new one, after a 401.
+        client: of httpx, with certificates, and base address where that is told.
+        door: for a backend behind Keystone: its address, and the headers that let us in; told at every request.
+            Its argument asks for a fresh token, after a 401.
         at_most: requests at a time.
         now: a monotonic clock, s.
     """
@@ -29,12 +38,12 @@ class Asking:
         self,
         name: str,
         client: httpx.AsyncClient,
-        headers: Callable[[bool], Awaitable[Mapping[str, str]]] | None = None,
+        door: Callable[[bool], Awaitable[tuple[str, Mapping[str, str]]]] | None = None,
         at_most: int = 4,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.client = name, client
-        self._headers, self._now = headers, now
+        self._door, self._now = door, now
         self._turns = asyncio.Semaphore(at_most)
         self._dead_until = 0.0
         self._why = ""
@@ -54,22 +63,25 @@ class Asking:
                 raise DatasourceError(self._why)
             try:
                 answer = await self._send(method, path, what)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                self._why = f"{self.name} at {self.client.base_url} does not answer: {type(error).__name__}: {error}"
+            except (httpx.HTTPError, httpx.InvalidURL, CloudError) as error:
+                where = f" at {self.client.base_url}" if str(self.client.base_url) else ""
+                self._why = f"{self.name}{where} does not answer: {type(error).__name__}: {error}"
                 self._dead_until = self._now() + REST_S
                 raise DatasourceError(self._why) from error
         if answer.status_code >= 400:
             said = " ".join(answer.text.split())[:300]
-            raise DatasourceError(f"{self.name} answered {answer.status_code} to {path}: {said}")
+            raise Refused(f"{self.name} answered {answer.status_code} to {path}: {said}", answer.status_code)
         try:
             return answer.json()
         except ValueError as error:
             raise DatasourceError(f"{self.name} answered {path} with something that is no JSON") from error
 
     async def _send(self, method: str, path: str, what: Mapping[str, Any]) -> httpx.Response:
-        if self._headers is None:
+        if self._door is None:
             return await self.client.request(method, path, **what)
-        answer = await self.client.request(method, path, headers=await self._headers(False), **what)
+        address, headers = await self._door(False)
+        answer = await self.client.request(method, address.rstrip("/") + path, headers=headers, **what)
         if answer.status_code == 401:  # the token is older than the backend likes
-            answer = await self.client.request(method, path, headers=await self._headers(True), **what)
+            address, headers = await self._door(True)
+            answer = await self.client.request(method, address.rstrip("/") + path, headers=headers, **what)
         return answer

@@ -86,15 +86,20 @@ class Ordered:
         return pa.concat_tables([AGGREGATED.empty_table(), *parts])
 
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
-        """The raw samples, from the first source that offers the metric and answers."""
+        """The raw samples, from the first source that offers the metric and has some."""
         faults: list[str] = []
+        answered = False
         for source in self.sources:
             if not source.offers(metric):
                 continue
             try:
-                return await source.samples(metric, kind, start_s, end_s)
+                found = await source.samples(metric, kind, start_s, end_s)
             except DatasourceError as error:
                 faults.append(str(error))
-        if faults:
+                continue
+            if found.num_rows:
+                return found
+            answered = True
+        if faults and not answered:
             raise DatasourceError("; ".join(faults))
         return SAMPLES.empty_table()

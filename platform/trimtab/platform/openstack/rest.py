@@ -107,6 +107,27 @@ class Rest:
             return False
         return True
 
+    async def door(
+        self, service_type: str, interface: str, region: str | None, *, fresh: bool
+    ) -> tuple[str, dict[str, str]]:
+        """The address of a service that openstacksdk has no words for, and the headers with our token.
+
+        Raises:
+            CloudNotFound: the catalogue has no such service. CloudUnavailable: Keystone does not answer.
+        """
+
+        def ask() -> tuple[str, dict[str, str]]:
+            session = self.connection.session
+            if fresh:
+                session.invalidate()
+            address = session.get_endpoint(service_type=service_type, interface=interface, region_name=region)
+            if address is None:
+                raise CloudNotFound(f"the catalogue has no {interface} endpoint of {service_type}")
+            return str(address), dict(session.get_auth_headers() or {})
+
+        found: tuple[str, dict[str, str]] = await self._in_thread(ask)
+        return found
+
     async def version(self, service: str, ceiling: str | None = None) -> str | None:
         """The newest microversion that the service and we know, at most `ceiling`; None where there are none."""
         wanted = ceiling or NEWEST.get(service)
