@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from trimtab.platform.secrets import hide_secrets
 from trimtab.platform.settings import Settings
 
 START_S = 180.0
+LOST_S = 20.0  # Ray's head does not answer for so long: it does not come back by itself
 STOP_S = 60.0
 
 
@@ -127,11 +129,29 @@ def serve_until_told(settings: Settings, console: Console) -> None:
         part.write_text(json.dumps(addresses))
         part.rename(settings.data_dir / "ready.json")
         console.print(f"API {addresses['api']}  Ray dashboard {addresses['dashboard']}")
-        told.wait()
+        _watch(told, running.ray_address, LOST_S)
     finally:
         compose.shutdown()
         for name in ("ready.json", "trimtab.pid"):
             (settings.data_dir / name).unlink(missing_ok=True)
+
+
+def _watch(told: threading.Event, ray_address: str, lost_s: float) -> None:
+    """Wait until somebody says stop.
+
+    Raises:
+        TrimtabError: Ray's head has been gone for `lost_s`; all actors went with it, and whoever started this program
+            (systemd, for one) starts it again. What is in the data folder is whole.
+    """
+    host, _, port = ray_address.rpartition(":")
+    seen = time.monotonic()
+    while not told.wait(2.0):
+        with socket.socket() as probe:
+            probe.settimeout(2.0)
+            if probe.connect_ex((host, int(port))) == 0:
+                seen = time.monotonic()
+        if time.monotonic() - seen > lost_s:
+            raise TrimtabError(f"Ray's head at {ray_address} is gone: start Trimtab again, nothing stored is lost")
 
 
 def down(settings: Settings, console: Console) -> None:
