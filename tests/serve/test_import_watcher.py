@@ -1,6 +1,7 @@
 """`trimtab import watcher`: templates, audits, plans and history come over from a Watcher database."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -217,19 +218,64 @@ def test_columns_that_an_older_watcher_lacks_are_empty(tmp_path: Path) -> None:
     assert heritage.audit_templates[0].default_parameters == {}
 
 
-def test_what_is_wrong_with_the_address_is_said_without_the_password(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no database URL"):
-        watcher_database.read("nonsense")
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nonsense", "no database URL"),
+        ("mysql://watcher:s3cret@127.0.0.1:port/watcher", "no database URL"),
+        ("oracle://watcher:s3cret@db/watcher", "kind oracle: what is read is mysql"),
+        ("mysql://watcher:s3cr@et@127.0.0.1/watcher", "more than one @: in a password write %40"),
+        ("mysql://watcher:a/s3cr@et@127.0.0.1/watcher", "more than one @"),
+        ("mysql://watcher:s3cret@127.0.0.1:1/watcher", "mysql://watcher@127.0.0.1:1/watcher cannot be read: .*refused"),
+        ("mysql+mysqldb://watcher:s3cret@127.0.0.1:1/watcher", "cannot be read: .*refused"),
+        ("mysql+pymysql://watcher:s3cret@127.0.0.1:1/watcher?charset=utf8&plugin=dbcounter", "refused"),
+        ("mysql://watcher:x@127.0.0.1:1/watcher?passwd=s3cret&connect_timeout=soon", "cannot be read: .*soon"),
+        ("mysql://watcher:s3cret@127.0.0.1:1/watcher?ssl_ca=/no/such/file", "cannot be read"),
+        (
+            "postgresql://watcher:s3cret@127.0.0.1:1/watcher",
+            "postgresql://watcher@127.0.0.1:1/watcher cannot be read: ",
+        ),
+        ("postgresql+psycopg2://watcher:s3cret@127.0.0.1:1/watcher", "cannot be read: .*refused"),
+        ("postgresql://watcher:s3cret@127.0.0.1:1/watcher?colour=s3cret", "cannot be read: .*colour"),
+    ],
+)
+def test_what_is_wrong_with_the_address_is_one_line_without_the_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, url: str, told: str
+) -> None:
+    answer = CliRunner().invoke(app, ["import", "watcher", "--db", url, "--data-dir", str(tmp_path / "data")])
+    assert isinstance(answer.exception, InvalidInput), repr(answer.exception)
+    text = str(answer.exception)
+    assert re.search(told, text), text
+    assert len(text.splitlines()) == 1
+    for secret in ("s3cret", "s3cr", "et@"):
+        assert secret not in text + answer.output + caplog.text
+    assert not (tmp_path / "data").exists(), "nothing was begun"
+
+
+def test_a_file_that_is_no_watcher_database_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="there is no file"):
         watcher_database.read(f"sqlite:///{tmp_path}/absent.db")
     assert not (tmp_path / "absent.db").exists()
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE goals (id INT)")
     with pytest.raises(InvalidInput, match="it has no table strategies"):
         watcher_database.read(f"sqlite:///{tmp_path}/other.db")
-    with pytest.raises(InvalidInput) as caught:
-        watcher_database.read("mysql://watcher:s3cret@127.0.0.1:1/watcher")
-    assert "s3cret" not in str(caught.value)
-    assert "127.0.0.1" in str(caught.value)
+
+
+def test_the_database_may_be_the_one_of_watchers_own_configuration(watcher: Watcher, tmp_path: Path) -> None:
+    file = tmp_path / "watcher.conf"
+    file.write_text(f"[DEFAULT]\nstate_path = {tmp_path}/state\n[database]\nconnection = {watcher.url}\n")
+    answer = CliRunner().invoke(app, ["import", "watcher", "--config", str(file)])
+    assert answer.exit_code == 0, repr(answer.exception)
+    opened = Store(tmp_path / "state" / "trimtab.duckdb")
+    assert len(opened.list(Audit)) == 4
+    opened.close()
+    file.write_text("[DEFAULT]\n")
+    for arguments, told in (
+        (["--config", str(file)], r"has no \[database\]connection"),
+        ([], "Say --db URL, or --config"),
+    ):
+        answer = CliRunner().invoke(app, ["import", "watcher", *arguments])
+        assert re.search(told, str(answer.exception))
 
 
 def test_a_broken_json_column_names_its_row(watcher: Watcher) -> None:

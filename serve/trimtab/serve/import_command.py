@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from trimtab.platform.errors import InvalidInput
 from trimtab.serve import watcher_database
 from trimtab.serve.config_command import ConfigFile, settings_or_exit
 from trimtab.serve.db_command import file_of, only_when_stopped
@@ -25,9 +26,12 @@ def _group() -> None:
 @imports.command("watcher")
 def import_watcher(
     db: Annotated[
-        str,
-        typer.Option(envvar="TRIMTAB_WATCHER_DB", help="Watcher's [database]connection, e.g. mysql://u:p@h/watcher"),
-    ],
+        str | None,
+        typer.Option(
+            envvar="TRIMTAB_WATCHER_DB",
+            help="Watcher's database, such as mysql://user:password@host/watcher; else that of --config watcher.conf.",
+        ),
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Trimtab's data folder.")] = None,
     config: ConfigFile = None,
     resume: Annotated[
@@ -44,6 +48,10 @@ def import_watcher(
     settings = settings_or_exit(config, data_dir=data_dir)
     if not dry_run:
         only_when_stopped(settings, "stop it with `trimtab down` for as long as the import takes")
+    if db is None:
+        if config is None or config.suffix != ".conf":
+            raise InvalidInput("where is Watcher's database? Say --db URL, or --config /etc/watcher/watcher.conf")
+        db = watcher_database.connection_in(config)
     found = watcher_database.translate(watcher_database.read(db), resume=resume, deleted=deleted)
     table = Table("", "in Watcher", "left out: deleted", *([] if dry_run else ["brought", "here already"]))
     notes = list(found.notes)
@@ -67,4 +75,4 @@ def import_watcher(
         notes += done.notes
     console.print(table)
     for note in notes:
-        console.print(f"- {note}", highlight=False)
+        console.print(f"- {note}", highlight=False, soft_wrap=True)
