@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.peers import environments, server
+from tests.peers.identity import Keystone, keystone_in
 from tests.peers.shells import Access
 from tests.peers.workers import Worker
 
@@ -48,3 +49,11 @@ def open_access(address: str) -> Access:
         watcher={"OS_ENDPOINT_OVERRIDE": address, "OS_AUTH_TOKEN": "any"},
         openstack={"OS_AUTH_TYPE": "none", "OS_ENDPOINT": address},
     )
+
+
+@pytest.fixture(scope="session")
+def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
+    """A real Keystone with one administrator, `admin` of the project `admin`."""
+    needed("keystone")
+    with keystone_in(tmp_path_factory.mktemp("keystone")) as made:
+        yield made

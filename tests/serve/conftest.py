@@ -217,9 +217,11 @@ async def on_a_socket(app: Any) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as waiting:
         task = asyncio.create_task(server.serve(sockets=[waiting]))
-        yield f"http://127.0.0.1:{waiting.getsockname()[1]}"
-        server.should_exit = True
-        await task
+        try:
+            yield f"http://127.0.0.1:{waiting.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
 
 
 @pytest.fixture

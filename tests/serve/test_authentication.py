@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -327,7 +328,7 @@ async def test_answers_are_believed_for_a_while_and_no_longer_than_the_token_las
 
 async def test_a_failure_is_not_remembered(keystone: Keystone) -> None:
     section = KeystoneSettings(auth_url=keystone.url, username="trimtab", password=SERVICE_PASSWORD)
-    tokens = Tokens(validator(section), 300.0, 10, 1)
+    tokens = Tokens(validator(section), keep_s=300.0, size=10, workers=1)
     keystone.broken = True
     with pytest.raises(KeystoneUnreachable, match="cannot validate tokens"):
         await tokens.caller("tok")
@@ -337,6 +338,26 @@ async def test_a_failure_is_not_remembered(keystone: Keystone) -> None:
     assert found is not None
     assert found.roles == ("admin", "reader")
     assert (found.user_id, found.project_id, found.user_domain_id) == ("id-of-tok", "p1", "default")
+
+
+async def test_nobody_waits_long_for_a_keystone_that_hangs_and_one_question_at_a_time_tries_again() -> None:
+    gate, asked = threading.Event(), []
+
+    def ask(token: str) -> tuple[Caller, float]:
+        asked.append(token)
+        gate.wait(30.0)
+        return Caller(token), time.time() + 60.0
+
+    tokens = Tokens(ask, keep_s=300.0, size=10, workers=2, patience_s=0.05)
+    first = await asyncio.gather(*(tokens.caller(name) for name in ("a", "b", "c")), return_exceptions=True)
+    assert [str(one) for one in first] == ["Keystone did not answer within 0.05 s"] * 3
+    with pytest.raises(KeystoneUnreachable, match="being asked again"):
+        await tokens.caller("d")
+    assert asked == ["a", "b"]  # there are two who ask
+    gate.set()
+    await asyncio.gather(*tokens.waiting())
+    assert [tokens.remembered(name) for name in ("a", "b", "c")] == [Caller("a"), Caller("b"), Caller("c")]
+    assert await tokens.caller("d") == Caller("d")
 
 
 # -- policies -------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trimtab.serve.keystone import KeystoneUnreachable, Tokens
@@ -72,5 +73,6 @@ class Authentication:
         return path == "/" or (not self._webhooks and path.startswith("/v1/webhooks/"))
 
 
-def _refusal(status: int, title: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"code": status, "title": title, "message": message}}, status)
+def _refusal(status: int, title: str, message: str) -> Response:
+    body = json.dumps({"error": {"code": status, "title": title, "message": message}})
+    return Response(body, status, media_type="application/json")

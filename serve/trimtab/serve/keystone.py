@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -43,11 +43,22 @@ class Tokens:
         keep_s: seconds for which an answer is believed (a token that is revoked meanwhile stays valid so long).
         size: most tokens remembered.
         workers: most questions at once.
+        patience_s: seconds after which nobody waits for an answer any longer.
         now: seconds since 1970.
     """
 
-    def __init__(self, ask: Ask, keep_s: float, size: int, workers: int, now: Callable[[], float] = time.time) -> None:
-        self._ask, self._keep_s, self._size, self._now = ask, keep_s, size, now
+    def __init__(
+        self,
+        ask: Ask,
+        *,
+        keep_s: float,
+        size: int,
+        workers: int,
+        patience_s: float = 10.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._ask, self._keep_s, self._size, self._patience_s, self._now = ask, keep_s, size, patience_s, now
+        self._failed = False  # the last question found no answer
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()  # until when it is believed
         self._asked: dict[bytes, asyncio.Task[Validated | None]] = {}
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="keystone")
@@ -74,13 +85,30 @@ class Tokens:
         key = _key(token)
         task = self._asked.get(key)
         if task is None:
+            if (
+                self._failed and self._asked
+            ):  # one question finds out whether Keystone is back; nobody else waits for it
+                raise KeystoneUnreachable("Keystone did not answer lately, and is being asked again")
             if len(self._asked) >= MOST_WAITING:
                 raise KeystoneUnreachable(f"{MOST_WAITING} tokens wait to be validated already")
             task = asyncio.get_running_loop().create_task(self._validate(key, token))
             self._asked[key] = task
-            task.add_done_callback(lambda _: self._asked.pop(key, None))
-        found = await asyncio.shield(task)  # one who hangs up does not take the answer from the others
+            task.add_done_callback(lambda done: self._answered(key, done))
+        try:
+            async with asyncio.timeout(self._patience_s):
+                found = await asyncio.shield(task)  # one who hangs up does not take the answer from the others
+        except TimeoutError:
+            self._failed = True
+            raise KeystoneUnreachable(f"Keystone did not answer within {self._patience_s:g} s") from None
         return None if found is None else found[0]
+
+    def waiting(self) -> Sequence[asyncio.Task[Validated | None]]:
+        """The questions that are asked at the moment."""
+        return list(self._asked.values())
+
+    def _answered(self, key: bytes, done: asyncio.Task[Validated | None]) -> None:
+        del self._asked[key]
+        self._failed = done.cancelled() or done.exception() is not None
 
     async def _validate(self, key: bytes, token: str) -> Validated | None:
         found = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, token)
@@ -158,6 +186,3 @@ def read_token(token: Mapping[str, Any]) -> Validated:
         is_admin_project=bool(token.get("is_admin_project", True)),
     )
     return caller, datetime.fromisoformat(token["expires_at"]).timestamp()
-
-
-Validate = Callable[[str], Awaitable[Caller | None]]

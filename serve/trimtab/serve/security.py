@@ -39,7 +39,13 @@ def protect(app: FastAPI, settings: Settings) -> None:
 
 def _authenticated(app: ASGIApp, settings: Settings) -> ASGIApp:
     keystone = settings.keystone_authtoken
-    tokens = Tokens(validator(keystone), keystone.token_cache_time, keystone.token_cache_size, keystone.validations)
+    tokens = Tokens(
+        validator(keystone),
+        keep_s=keystone.token_cache_time,
+        size=keystone.token_cache_size,
+        workers=keystone.validations,
+        patience_s=keystone.http_connect_timeout,
+    )
     attempts = Buckets(settings.requests_per_second, settings.requests_burst)
     told = keystone.www_authenticate_uri or keystone.auth_url or ""
     return Authentication(app, tokens, told, attempts, webhooks=settings.enable_webhooks_auth)
