@@ -99,6 +99,7 @@ def running(folder: Path, options: Mapping[str, str]) -> Iterator[str]:
     cloud = {f"TRIMTAB_CLOUD__{name}": value for name, value in SMALL_CLOUD.items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRIMTAB_", "OS_"))}
     own = {"TRIMTAB_DATA_DIR": str(folder / "data"), "TRIMTAB_PORT": str(port), "TRIMTAB_RAY__DASHBOARD": "false"}
+    own["RAY_worker_niceness"] = "0"  # else whatever runs beside the tests comes before the server
     # Times without an offset are read as the server's local time: tests say UTC.
     environment = {**inherited, **cloud, **own, **options, "TZ": "UTC"}
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,8 @@ def run(package: str) -> dict[str, Any]:
     return {
         "passed": outcomes.passed,
         "skipped": {test.id(): reason for test, reason in outcomes.skipped},
-        "failed": {test.id(): trace for test, trace in bad},
+        # Before it stands the whole log of the test.
+        "failed": {test.id(): trace[max(trace.rfind("Traceback"), 0) :] for test, trace in bad},
     }
 
 
