@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from trimtab.platform.errors import TrimtabError
 from trimtab.platform.settings import RaySettings
 
 # Ray reads these when it is imported. The first one, in spite of its name, makes a local Ray listen on 127.0.0.1 only
@@ -27,7 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def start(settings: RaySettings, namespace: str) -> str | None:
-    """A local Ray of modest size, or the cluster that was named; the address of its dashboard, if it has one."""
+    """A local Ray of modest size, or the cluster that was named; the address of its dashboard, if it has one.
+
+    Raises:
+        TrimtabError: Ray did not start, twice.
+    """
     import ray
 
     if ray.is_initialized():
@@ -55,4 +60,8 @@ def start(settings: RaySettings, namespace: str) -> str | None:
         log.warning("Ray did not start in time (%s); trying once more", error)
         stop: Any = ray.shutdown  # untyped
         stop()
+    try:
         return initialised()
+    except Exception as error:
+        stop()
+        raise TrimtabError(f"Ray did not start, is the machine very busy? Try again: {error}") from error
