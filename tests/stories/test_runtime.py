@@ -126,6 +126,24 @@ def test_acknowledged_records_survive_the_death_of_the_state_actor(running: comp
     assert client.wait("audits", audit["uuid"])["state"] == "SUCCEEDED"
 
 
+def test_engine_and_applier_give_signs_of_life_and_audits_repeat(client: Client) -> None:
+    def alive() -> dict[str, str]:
+        return {service["name"]: service["status"] for service in client.all("services")}
+
+    assert until(lambda: len(alive()) == 2 and alive()) == {
+        "watcher-decision-engine": "ACTIVE",
+        "watcher-applier": "ACTIVE",
+    }
+    audit = client.create("audits", {"audit_type": "CONTINUOUS", "interval": "2", "goal": "dummy"})
+    until(lambda: len(client.all("action_plans", audit_uuid=audit["uuid"])) >= 3)
+    os.kill(pid_of_actor("engine"), signal.SIGKILL)
+    many = len(client.all("action_plans", audit_uuid=audit["uuid"]))
+    plans = until(lambda: len(p := client.all("action_plans", audit_uuid=audit["uuid"])) > many and p)
+    assert client.show("audits", audit["uuid"])["state"] == "ONGOING"
+    assert [plan["state"] for plan in plans].count("RECOMMENDED") == 1
+    assert client.cancel_audit(audit["uuid"])["state"] == "CANCELLED"
+
+
 def test_ray_and_this_process_give_the_same_scores(running: compose.Running) -> None:
     model = ray.get_actor("model", namespace=actors.NAMESPACE)
     goal = load().goals["workload_balancing"]
