@@ -104,6 +104,11 @@ async def test_every_type_of_audit_is_created_waiting(shared: Any, body: dict[st
             400,
             "Either audit_template_uuid or goal should be provided.",
         ),
+        (
+            {**ONESHOT, "audit_template_uuid": UNKNOWN, "interval": "60"},
+            400,
+            "Either audit_template_uuid or goal should be provided.",
+        ),
         ({**ONESHOT, "interval": "60"}, 400, "Interval of audit must not be set for ONESHOT."),
         ({"audit_type": "CONTINUOUS", "goal": "dummy"}, 400, "Interval of audit must be specified for CONTINUOUS."),
         ({**CONTINUOUS, "interval": 60}, 400, "Wrong type. Expected '<class 'str'>', got '<class 'int'>'"),

@@ -46,6 +46,8 @@ async def test_rows_are_for_one_audit_what_its_scope_leaves(idle: Any) -> None:
         ({}, None, 406, "Request not acceptable."),
         ({"data_model_type": "storage"}, "1.3", 404, "The storage data model could not be found"),
         ({"data_model_type": "baremetal"}, "1.7", 404, "The baremetal data model could not be found"),
+        ({"data_model_type": "storage"}, "1.2", 406, "Request not acceptable."),
+        ({"audit_uuid": "nope"}, "1.2", 400, "Expected a uuid but received nope"),
         ({"audit_uuid": "nope"}, "1.3", 400, "Expected a uuid but received nope"),
         ({"audit_uuid": "0f6d0e1e-5f3a-4b88-8f4c-3a0d3c5b8c11"}, "1.3", 404, "could not be found"),
         ({"bogus": "1"}, "1.3", 400, 'Unknown argument: "bogus"'),

@@ -202,6 +202,8 @@ async def test_pages_of_services_are_marked_by_number(full: Any) -> None:
             {"limit": "ten"},
             "Invalid input for field/attribute limit. Value: 'ten'. unable to convert to int. Error: invalid literal",
         ),
+        ({"limit": "1.0"}, "unable to convert to int. Error: invalid literal for int() with base 10: '1.0'"),
+        ({"limit": "9" * 5000}, "unable to convert to int."),
         ({"limit": ""}, "Invalid input for field/attribute limit. Value: ''. unable to convert to int."),
         ({"sort_key": "moon"}, "Invalid sort key: moon"),
         ({"sort_key": "goal"}, "Invalid sort key: goal"),
@@ -253,6 +255,14 @@ async def test_nothing_found_is_an_empty_list_without_next(full: Any) -> None:
         "audits?goal=nope&limit=1",
     ):
         assert (await full.http.get(f"/v1/{path}")).json() == {path.partition("?")[0]: []}
+
+
+@pytest.mark.parametrize(
+    "path", ["strategies?goal", "audit_templates?goal", "audits?strategy", "action_plans?strategy", "goals?marker"]
+)
+async def test_an_empty_argument_is_as_good_as_none(full: Any, path: str) -> None:
+    collection = path.partition("?")[0]
+    assert (await full.http.get(f"/v1/{path}=")).json() == await full.get(f"/v1/{collection}")
 
 
 @pytest.mark.parametrize("collection", COLLECTIONS)

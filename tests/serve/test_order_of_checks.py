@@ -41,12 +41,19 @@ def refusing(shared: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, dict[st
         ("POST", "/v1/audit_templates", "audit_template:create"),
         ("GET", "/v1/audits", "audit:get_all"),
         ("GET", "/v1/audits/detail", "audit:detail"),
+        ("POST", "/v1/audits", "audit:create"),
+        ("GET", "/v1/strategies/dummy/state", "strategy:state"),
         ("GET", "/v1/action_plans", "action_plan:get_all"),
+        ("GET", "/v1/action_plans/detail", "action_plan:detail"),
+        ("GET", "/v1/actions", "action:get_all"),
         ("GET", "/v1/actions/detail", "action:detail"),
+        ("GET", "/v1/data_model", "data_model:get_all"),
+        ("POST", "/v1/webhooks/nope", "webhook:trigger"),
     ],
 )
 async def test_every_route_asks_after_its_own_rule(refusing: Any, method: str, path: str, rule: str) -> None:
     api, body = refusing
+    body = {"audit_type": "ONESHOT", "goal": "dummy"} if path == "/v1/audits" else body
     answer = await api.http.request(method, path, json=body if method == "POST" else None)
     assert (answer.status_code, fault(answer)) == (403, f"Policy doesn't allow {rule} to be performed.")
 
@@ -63,6 +70,20 @@ async def test_every_route_asks_after_its_own_rule(refusing: Any, method: str, p
         ("GET", "/v1/audit_templates/nope", None, 404),
         ("DELETE", "/v1/audit_templates/nope", None, 404),
         ("GET", "/v1/scoring_engines/nope", None, 403),  # who may not see them is not told which there are
+        ("GET", "/v1/strategies/nope/state", None, 403),
+        ("POST", "/v1/webhooks/nope", b"{}", 403),
+        ("POST", "/v1/webhooks/nope", b"", 400),
+        ("GET", "/v1/data_model?data_model_type=storage", None, 404),
+        ("GET", "/v1/data_model?audit_uuid=0f6d0e1e-5f3a-4b88-8f4c-3a0d3c5b8c11", None, 403),
+        ("GET", "/v1/audits/nope", None, 404),
+        ("DELETE", "/v1/audits/nope", None, 404),
+        ("PATCH", "/v1/audits/nope", b"[]", 404),
+        ("POST", "/v1/audits", b'{"audit_type": "NEVER"}', 403),
+        ("POST", "/v1/audits", b'{"audit_type": "ONESHOT", "state": "PENDING"}', 400),
+        ("GET", "/v1/action_plans/nope", None, 400),
+        ("GET", "/v1/action_plans/0f6d0e1e-5f3a-4b88-8f4c-3a0d3c5b8c11", None, 404),
+        ("POST", "/v1/action_plans/0f6d0e1e-5f3a-4b88-8f4c-3a0d3c5b8c11/start", b"{}", 404),
+        ("PATCH", "/v1/actions/0f6d0e1e-5f3a-4b88-8f4c-3a0d3c5b8c11", b"[]", 404),
         ("POST", "/v1/audit_templates", b"{nonsense", 400),
         ("POST", "/v1/audit_templates", b'{"goal": "dummy"}', 400),
         ("POST", "/v1/audit_templates", b'{"name": "x", "goal": "dummy", "moon": 1}', 400),

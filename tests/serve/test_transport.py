@@ -61,6 +61,10 @@ def fault(answer: Any) -> str:
         ("/metrics", "/metrics"),
         ("/openapi.json", "/openapi.json"),
         ("/healthcheck", "/v1/healthcheck"),
+        ("", "/"),
+        ("*", "/v1/*"),
+        ("goals", "/v1/goals"),
+        ("/v1/.json", "/v1"),
     ],
 )
 def test_paths_have_one_form(given_path: str, path: str) -> None:

@@ -21,6 +21,7 @@ from trimtab.serve.resources import (
     Base,
     Page,
     Shown,
+    Whole,
     Wired,
     listing,
     page_size,
@@ -43,7 +44,7 @@ class PlanPage(Page):
 class ReasonPage(Arguments):
     """Paging of an explanation, and one action of it."""
 
-    limit: int | None = None
+    limit: Whole | None = None
     marker: str | None = None
     action: str | None = None
 

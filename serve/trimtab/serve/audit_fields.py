@@ -190,11 +190,11 @@ def check_new(audit_type: str, given: Mapping[str, Any]) -> None:
     check_type(audit_type)
     if not given["audit_template_uuid"] and not given["goal"]:
         raise InvalidInput("A valid goal or audit_template_id must be provided")
+    if given["audit_template_uuid"] and given["goal"]:
+        raise InvalidInput("Either audit_template_uuid or goal should be provided.")
     if audit_type == "ONESHOT" and given["interval"] is not None:
         raise InvalidInput("Interval of audit must not be set for ONESHOT.")
     if audit_type == "CONTINUOUS" and given["interval"] is None:
         raise InvalidInput("Interval of audit must be specified for CONTINUOUS.")
-    if given["audit_template_uuid"] and given["goal"]:
-        raise InvalidInput("Either audit_template_uuid or goal should be provided.")
     if audit_type == "ONESHOT" and (given["start_time"] is not None or given["end_time"] is not None):
         raise InvalidInput("Start or End time of audit must not be set for ONESHOT.")

@@ -27,21 +27,24 @@ class ModelPage(Arguments):
     audit_uuid: str | None = None
 
 
-Wanted = Annotated[ModelPage, Depends(query(ModelPage))]
+async def _wanted(page: Annotated[ModelPage, Depends(query(ModelPage))], asked: Asked) -> ModelPage:
+    """What is wanted, when there is such a thing."""
+    typed_uuid("audit_uuid", page.audit_uuid)
+    if asked < DATA_MODEL:
+        raise NotAcceptable
+    if page.data_model_type != "compute":
+        raise NotFound(f"The {page.data_model_type} data model could not be found")
+    return page
+
+
+Wanted = Annotated[ModelPage, Depends(_wanted)]
 May = Annotated[None, allowed("data_model:get_all")]
 
 
-async def _new_enough(asked: Asked) -> None:
-    if asked < DATA_MODEL:
-        raise NotAcceptable
-
-
-@router.get("", dependencies=[Depends(_new_enough)], response_class=Response)
+@router.get("", response_class=Response)
 async def show_data_model(wired: Wired, page: Wanted, _: May, asked: Asked) -> Response:
     """The compute model's rows, sorted by the uuids of node and server; a node without servers has one row too."""
-    audit_uuid = typed_uuid("audit_uuid", page.audit_uuid)
-    if page.data_model_type != "compute":
-        raise NotFound(f"The {page.data_model_type} data model could not be found")
+    audit_uuid = page.audit_uuid
     scope: list[Json] = (await wired.store.get(Audit, audit_uuid)).scope if audit_uuid else []
     model = await wired.data_model(scope)
     content = await asyncio.to_thread(as_json, model, asked)  # megabytes, and others want to be answered meanwhile

@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from trimtab.platform.collector import Availability
 from trimtab.platform.errors import InvalidInput
@@ -68,7 +69,8 @@ def show_deleted(request: Request) -> bool:
 
 def base_url(request: Request) -> str:
     """Scheme and host, without any mount prefix: clients append paths themselves."""
-    return f"{request.url.scheme}://{request.url.netloc}"
+    asked = request.base_url  # unlike the whole URL it has no query string, which may be no text at all
+    return f"{asked.scheme}://{asked.netloc}"
 
 
 def mounted_url(request: Request) -> str:
@@ -83,23 +85,24 @@ Base = Annotated[str, Depends(base_url)]
 Mounted = Annotated[str, Depends(mounted_url)]
 
 
+def _whole(value: Any) -> Any:
+    """A number as Python reads one, which "1.0" is not."""
+    try:
+        return int(value)
+    except (ValueError, TypeError) as error:
+        raise PydanticCustomError("whole", "unable to convert to int. Error: {error}", {"error": str(error)}) from error
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class Page(Arguments):
     """Paging and sorting of a list."""
 
-    limit: int | None = None
+    limit: Whole | None = None
     marker: str | None = None
     sort_key: str = "id"
     sort_dir: str = "asc"
-
-
-class PatchOperation(BaseModel):
-    """One operation of a JSON patch."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    op: str
-    path: str = Field(pattern=r"^(/[\w-]+)+$")
-    value: Any = None
 
 
 def stored(kind: type[R], *, by_uuid: bool = False) -> Callable[..., Awaitable[View[R]]]:
@@ -138,7 +141,8 @@ async def listing(
 ) -> wire.Body:
     """One page of a collection; `where` None stands for a filter that nothing matches.
 
-    `called` filters by what rows point at: `{"goal_id": "dummy"}`, uuid or name; those that are None do not count.
+    `called` filters by what rows point at: `{"goal_id": "dummy"}`, uuid or name; those that are None or empty do not
+    count, nor does an empty marker where any text may be one.
 
     Raises:
         InvalidInput: limit, marker, sort key or direction is wrong (400). NotFound: the marker is unknown (404).
@@ -159,9 +163,9 @@ async def listing(
     seen = await wired.store.view(
         resource.kind,
         where,
-        called={column: ident for column, ident in (called or {}).items() if ident is not None},
+        called={column: ident for column, ident in (called or {}).items() if ident},
         limit=limit,
-        marker=page.marker,
+        marker=page.marker or None,
         sort_key="id" if computed else page.sort_key,
         sort_dir=page.sort_dir,
         deleted=deleted,
@@ -192,24 +196,6 @@ def page_size(page: Page, highest: int) -> int:
     return min(page.limit, highest)
 
 
-async def filter_by(store: StorePort, column: str, kind: type[Record], value: str | None) -> dict[str, Any] | None:
-    """`{column: id}` for a uuid or name; {} without a value; None when nothing has that uuid or name."""
-    if value is None:
-        return {}
-    row = await store.find(kind, value)
-    return None if row is None else {column: row.id}
-
-
-def both(*filters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Filters together; None as soon as one of them matches nothing."""
-    merged: dict[str, Any] = {}
-    for one in filters:
-        if one is None:
-            return None
-        merged |= one
-    return merged
-
-
 def typed_uuid(field: str, value: str | None) -> str | None:
     """A value that must look like a uuid.
 
@@ -235,21 +221,3 @@ async def by_uuid(store: StorePort, kind: type[Any], ident: str) -> Any:
         InvalidInput: it is no uuid. NotFound: there is no such row.
     """
     return await store.get(kind, typed_uuid("uuid", ident) or ident)
-
-
-def only_state(operations: Sequence[PatchOperation]) -> str:
-    """The state a patch asks for, where nothing else can be patched.
-
-    Raises:
-        InvalidInput: the patch does something else.
-    """
-    wanted: str | None = None
-    for operation in operations:
-        if operation.path != "/state" or operation.op != "replace":
-            raise InvalidInput(f"'{operation.path}' can not be updated: only replace /state is possible")
-        if not isinstance(operation.value, str):
-            raise InvalidInput("/state can't be updated: give it the name of a state")
-        wanted = operation.value
-    if wanted is None:
-        raise InvalidInput("The patch is empty: it should replace /state")
-    return wanted

@@ -25,7 +25,7 @@ May = Annotated[None, allowed("strategy:state")]
 
 
 @router.get("/{ident}/state")
-async def show_strategy_state(seen: Named, _: May, wired: Wired) -> list[Body]:
+async def show_strategy_state(_: May, seen: Named, wired: Wired) -> list[Body]:
     """What a strategy needs, and whether it is there: datasource, metrics, cluster models; the last entry names it."""
     name = seen.row.name
     wanted = needs(name)

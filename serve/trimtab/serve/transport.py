@@ -33,7 +33,7 @@ class Transport:
         path = one_form(scope["path"][len(mount) :] if inside else scope["path"])
         whole = f"{mount if inside else ''}{path}"
         given = dict(scope.get("state", {}))  # of this request alone
-        scope = {**scope, "path": whole, "raw_path": whole.encode(), "state": given}
+        scope = {**scope, "path": whole, "raw_path": whole.encode(errors="replace"), "state": given}
         given["show_deleted"] = any(name == SHOW_DELETED and value for name, value in scope["headers"])
         given["version"] = version = Version(1, 0)
         versioned = path == "/v1" or path.startswith("/v1/")
@@ -62,7 +62,7 @@ def one_form(path: str) -> str:
 
     Only `/detail/` keeps its slash: clients are told that there is no such thing.
     """
-    path = re.sub(r"/{2,}", "/", path)
+    path = re.sub(r"/{2,}", "/", f"/{path}")  # some ask for "*"
     path = path.removesuffix(".json") if path != "/openapi.json" else path
     first = path.split("/", 2)[1]
     if not first or first in UNVERSIONED:

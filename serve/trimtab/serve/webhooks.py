@@ -23,7 +23,7 @@ May = Annotated[None, allowed("webhook:trigger")]
 
 
 @router.post("/{ident}", status_code=202)
-async def trigger(_: Ignored, seen: Named, __: May, wired: Wired) -> Response:
+async def trigger(_: Ignored, __: May, seen: Named, wired: Wired) -> Response:
     """Run an EVENT audit (id, uuid or name). There must be a JSON body, such as an alarm sends; it is not looked at."""
     audit = seen.row
     if audit.audit_type != "EVENT":

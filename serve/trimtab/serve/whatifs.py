@@ -16,7 +16,7 @@ from trimtab.platform.records import WhatIf
 from trimtab.platform.states import WhatIfState
 from trimtab.serve.arguments import Arguments, Route, json_object, query
 from trimtab.serve.policy import allowed
-from trimtab.serve.resources import Asked, Base, Page, Wired, by_uuid, listing, show
+from trimtab.serve.resources import Asked, Base, Page, Whole, Wired, by_uuid, listing, show
 from trimtab.serve.whatif_report import MOST_SERIES, render, sheet_of
 from trimtab.serve.wire import WHATIFS, Body
 from trimtab.simulator.whatif.origin import Origin
@@ -38,14 +38,14 @@ class WhatIfPage(Page):
 class CellPage(Arguments):
     """Paging, sorting and filters of cells."""
 
-    limit: int | None = None
+    limit: Whole | None = None
     marker: str | None = None
     sort_key: str = "key"
     sort_dir: str = "asc"
     topology: str | None = None
     load: str | None = None
     policy: str | None = None
-    seed: int | None = None
+    seed: Whole | None = None
 
 
 @router.get("", dependencies=[allowed("whatif:get_all")])
