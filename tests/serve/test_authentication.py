@@ -17,11 +17,15 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from tests.serve.conftest import on_a_socket
+from typer.testing import CliRunner
 
-from trimtab.platform.errors import InvalidInput
+from trimtab.platform.errors import Forbidden, InvalidInput
 from trimtab.platform.settings import KeystoneSettings, Settings
 from trimtab.serve.app import create_app
+from trimtab.serve.client import Client
 from trimtab.serve.keystone import KeystoneUnreachable, Tokens, validator
+from trimtab.serve.main import app as command_line
 from trimtab.serve.policy import DEFAULTS, Caller, Policies, read_rules, unknown
 
 SERVICE_PASSWORD = "s3rvice-passw0rd"
@@ -432,6 +436,31 @@ def routes_of(router: Any) -> Iterator[Any]:
             yield from routes_of(inner)
         else:
             yield route
+
+
+# -- our own command line -------------------------------------------------------------------------------------------
+
+
+async def test_the_command_line_and_the_client_show_a_token(idle: Any, keystone: Keystone, tmp_path: Path) -> None:
+    keystone.issue("tok-admin", "admin")
+    keystone.issue("tok-reader", "reader")
+    app = create_app(replace(idle.app.state.backend, settings=settings_for(keystone, tmp_path)))
+
+    def told(url: str, token: str) -> Any:
+        environment = {"TRIMTAB_URL": url, "TRIMTAB_TOKEN": token}
+        return CliRunner().invoke(command_line, ["audit", "list", "--json"], env=environment)
+
+    async with on_a_socket(app) as url:
+        assert (await asyncio.to_thread(told, url, "tok-admin")).output == "[]\n"
+        for token in ("", "tok-that-ended"):
+            refused = await asyncio.to_thread(told, url, token)
+            assert isinstance(refused.exception, Forbidden)
+            assert "export TRIMTAB_TOKEN=$(openstack token issue -f value -c id)" in str(refused.exception)
+        refused = await asyncio.to_thread(told, url, "tok-reader")
+        assert isinstance(refused.exception, Forbidden)
+        assert "audit:get_all" in str(refused.exception)
+        with Client(url, token="tok-admin") as client:
+            assert await asyncio.to_thread(client.all, "audits") == []
 
 
 # -- secrets --------------------------------------------------------------------------------------------------------

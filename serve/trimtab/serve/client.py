@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import httpx
 
-from trimtab.platform.errors import Conflict, InvalidInput, NotFound, TrimtabError
+from trimtab.platform.errors import Conflict, Forbidden, InvalidInput, NotFound, TrimtabError
 
 Body = dict[str, Any]
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "SUPERSEDED", "DELETED"})
-STATUS: Mapping[int, type[TrimtabError]] = {400: InvalidInput, 404: NotFound, 409: Conflict}
+STATUS: Mapping[int, type[TrimtabError]] = {400: InvalidInput, 403: Forbidden, 404: NotFound, 409: Conflict}
+UNKNOWN = "a token of Keystone's that is still valid"
 
 
 class Unreachable(TrimtabError):
@@ -21,14 +23,17 @@ class Unreachable(TrimtabError):
 
 
 class Client:
-    """Talks to one Trimtab.
+    """Talks to one Trimtab; with a token of Keystone's, which may also be in the environment variable TRIMTAB_TOKEN.
 
     Raises (all methods):
-        Unreachable: nothing answers. InvalidInput, NotFound, Conflict: as the API says (400, 404, 409).
+        Unreachable: nothing answers. InvalidInput, Forbidden, NotFound, Conflict: as the API says (400, 401 and 403,
+        404, 409).
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:9322", timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str = "http://127.0.0.1:9322", timeout_s: float = 60.0, token: str | None = None) -> None:
         headers = {"OpenStack-API-Version": "infra-optim latest"}
+        if token := token or os.environ.get("TRIMTAB_TOKEN"):
+            headers["X-Auth-Token"] = token
         self.url = url
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
 
@@ -44,6 +49,10 @@ class Client:
             answer = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise Unreachable(f"nothing answers at {self.url}: start it with `trimtab up` ({error})") from error
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise Forbidden(
+                f"{self.url} asks for {UNKNOWN}: export TRIMTAB_TOKEN=$(openstack token issue -f value -c id)"
+            )
         if answer.status_code >= 400:
             raise STATUS.get(answer.status_code, TrimtabError)(_fault(answer))
         if not answer.content:

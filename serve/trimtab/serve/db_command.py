@@ -159,7 +159,7 @@ def purge(
 
 def _table(purged: Purged, what: str) -> Table:
     others = sorted((purged.found.keys() | purged.removed.keys()) - set(ORDER))
-    table = Table("", "found", what, show_footer=True)
+    table = Table("", "found", what)
     for kind in (*ORDER, *others):
         if purged.found[kind] or purged.removed[kind]:
             found = str(purged.found[kind]) if kind in ORDER else "–"
