@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trimtab.platform.records import ActionPlan
 from trimtab.simulator.truth import CloudSpec
 
 
@@ -51,6 +52,8 @@ async def test_a_continuous_audit_repeats_until_it_is_cancelled_and_can_be_delet
     assert answer.status_code == 400, "it is not over"
     assert (await patched(working, uuid, "/state", "CANCELLED"))["state"] == "CANCELLED"
     many = len(await plans_of(working, uuid))
+    candidates = (await working.get(f"/v1/audits/{uuid}/candidates"))["candidates"]
+    assert [one["number"] for one in candidates] == list(range(many))[::-1], "the newest winner first"
     await asyncio.sleep(1.5)
     assert (await working.get(f"/v1/audits/{uuid}"))["state"] == "CANCELLED"
     assert len(await plans_of(working, uuid)) == many
@@ -95,10 +98,8 @@ async def test_a_continuous_audit_waits_for_its_start_and_has_succeeded_at_its_e
     times = {"start_time": (now + timedelta(seconds=1)).isoformat(), "end_time": (now + timedelta(days=1)).isoformat()}
     body = {"audit_type": "CONTINUOUS", "interval": "60", "goal": "dummy", **times}
     uuid = (await working.post("/v1/audits", body))["uuid"]
-    assert await plans_of(working, uuid) == []
     await until(lambda: _at_least(working, uuid, 1))
-    created = (await working.get("/v1/action_plans/detail", audit_uuid=uuid))["action_plans"][0]["created_at"]
-    assert datetime.fromisoformat(created).replace(tzinfo=UTC) >= now + timedelta(seconds=1)
+    assert working.store.list(ActionPlan)[0].created_at >= now + timedelta(seconds=1)
     ended = await patched(working, uuid, "/end_time", (datetime.now(UTC)).isoformat())
     assert ended["state"] == "ONGOING"
     assert (await working.ended(f"/v1/audits/{uuid}"))["state"] == "SUCCEEDED"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
+import jsonschema
 import numpy as np
 
 from trimtab.platform import rules
-from trimtab.platform.contracts import Context, Strategy
+from trimtab.platform.contracts import Context, Goal, Strategy
+from trimtab.platform.errors import StrategyError
 from trimtab.platform.model import VCPU, ClusterModel
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.planner.wire import understood
@@ -44,6 +49,32 @@ COUNTED: Mapping[str, Callable[[PlannedAction], bool]] = {
     "hosts_powered_off_count": _is("change_node_power_state", state="off"),
     "hosts_powered_on_count": _is("change_node_power_state", state="on"),
 }
+
+
+def check_indicators(goal: Goal, given: Mapping[str, float]) -> None:
+    """Whether a strategy's indicators are what its goal says of them; those it says nothing about are left out.
+
+    Raises:
+        StrategyError: one is no finite number, or breaks its schema.
+    """
+    for indicator in goal.indicators:
+        if indicator.name not in given:
+            continue
+        value = given[indicator.name]
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise StrategyError(f"indicator {indicator.name} of goal {goal.name} is {value!r}: give a finite number")
+        fault = next(_schema(indicator.schema or "{}").iter_errors(number), None)
+        if fault is not None:
+            raise StrategyError(f"indicator {indicator.name} of goal {goal.name} breaks its schema: {fault.message}")
+
+
+@cache
+def _schema(text: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(text))
 
 
 def recounted(snapshot: Snapshot, proposed: Candidate, planned: Candidate, plan: Plan, ask: Ask) -> Candidate:

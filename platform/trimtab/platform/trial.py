@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from trimtab.platform import ranking, rules, worth
 from trimtab.platform.contracts import Context, Goal, Planner, Rehearsal, Rehearse, Score
-from trimtab.platform.efficacy import Ask, asking, recounted
+from trimtab.platform.efficacy import Ask, asking, check_indicators, recounted
 from trimtab.platform.errors import PlanError
 from trimtab.platform.explain import explain, reason_to_json
 from trimtab.platform.planner.wire import understood
@@ -57,9 +57,17 @@ class Tried(NamedTuple):
 
 
 def propose(snapshot: Snapshot, job: ProposeJob) -> list[Candidate]:
-    """Run one strategy on a snapshot (on any worker)."""
-    strategy = load().strategy(job.strategy)
-    return list(strategy.propose(snapshot, read_parameters(strategy, job.parameters), Context(seed=job.seed)))
+    """Run one strategy on a snapshot (on any worker).
+
+    Raises:
+        StrategyError: what it says of its candidates is not what its goal wants to know.
+    """
+    plugins = load()
+    strategy = plugins.strategy(job.strategy)
+    found = list(strategy.propose(snapshot, read_parameters(strategy, job.parameters), Context(seed=job.seed)))
+    for candidate in found:
+        check_indicators(plugins.goals[strategy.goal], candidate.indicators)
+    return found
 
 
 def try_out(snapshot: Snapshot, job: TryJob) -> Tried:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from trimtab.platform.errors import IllegalTransition, InvalidInput, NotFound
@@ -22,6 +22,7 @@ from trimtab.serve.parameters import checked
 from trimtab.serve.patching import Operation
 from trimtab.serve.policy import allowed
 from trimtab.serve.resources import Asked, Base, Mounted, Page, Shown, Wired, listing, show, stored
+from trimtab.serve.shapes import UUID
 from trimtab.serve.wire import AUDITS, Body
 
 router = APIRouter(prefix="/v1/audits", tags=["audits"], route_class=Route)
@@ -53,9 +54,9 @@ def _end(value: Any) -> datetime | None:
 class NewAudit(NewObject):
     """Body of POST; the scope always comes from the template."""
 
-    audit_type: str
+    audit_type: Annotated[str, WithJsonSchema({"type": "string", "enum": list(audit_fields.TYPES)})]
     name: str | None = None
-    audit_template_uuid: Annotated[str, AfterValidator(_uuid)] | None = None
+    audit_template_uuid: Annotated[str, AfterValidator(_uuid), WithJsonSchema(UUID)] | None = None
     goal: str | None = None
     strategy: str | None = None
     parameters: dict[str, Any] | None = None
@@ -111,9 +112,14 @@ async def show_audit(seen: Named, _: MaySee, base: Base, asked: Asked) -> Body:
 
 @router.get("/{ident}/candidates", tags=["candidates"])
 async def list_candidates(seen: Named, _: MaySeeCandidates, wired: Wired) -> Body:
-    """Everything this audit weighed, with scores: the winner first, then by rank, then what was rejected or failed."""
+    """Everything this audit weighed, with scores: the winner first, then by rank, then what was rejected or failed.
+
+    Of an audit that ran more than once: all of its last run, and the winners of which plans were made, newest first.
+    """
     rows = await wired.store.list(CandidateRecord, {"audit_id": seen.row.id})
-    rows = sorted(rows, key=lambda row: (row.verdict != "chosen", row.rank is None, row.rank or 0, row.number))
+    chosen = sorted((row for row in rows if row.verdict == "chosen"), key=lambda row: -row.number)
+    others = (row for row in rows if row.verdict != "chosen")
+    rows = [*chosen, *sorted(others, key=lambda row: (row.rank is None, row.rank or 0, row.number))]
     return {"candidates": [wire.candidate(row) for row in rows]}
 
 
