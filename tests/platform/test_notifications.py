@@ -104,6 +104,7 @@ async def test_payloads_have_the_classes_versions_and_fields_of_watcher(store: S
     assert name(update["state_update"]) == ("ActionPlanStateUpdatePayload", "1.1")
     assert data(update["state_update"]) == {"old_state": "ONGOING", "state": "SUCCEEDED", "status_message": None}
     assert name(update["audit"]) == ("TerseAuditPayload", "1.3")
+    assert data(update["audit"])["goal_uuid"] == U.format(1)
     assert data(update["audit"])["strategy_uuid"] is None, "as Watcher has it there"
     assert update["strategy_uuid"] == U.format(2)
     end = by_type["action.execution.end"]

@@ -99,10 +99,11 @@ def _of_audit(event: Event, audit: Audit, related: Related) -> Iterator[Notifica
 def _of_plan(event: Event, plan: ActionPlan, related: Related) -> Iterator[Notification]:
     def payload(name: str, **more: Any) -> Json:
         audit, strategy = related.audits_by_id.get(plan.audit_id), related.strategies.get(plan.strategy_id)
+        # Without its strategy, as Watcher has it there.
+        terse = None if audit is None else {**_terse_audit(audit, related), "strategy_uuid": None}
         data = {
             **_terse_plan(plan, related),
-            # Without its strategy, as Watcher has it there.
-            "audit": None if audit is None else _object("TerseAuditPayload", "1.3", _terse_audit(audit, Related())),
+            "audit": None if terse is None else _object("TerseAuditPayload", "1.3", terse),
             "strategy": None if strategy is None else _strategy(strategy),
         }
         return _object(name, "1.2", {**data, **more})
