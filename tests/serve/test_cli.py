@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psutil
 import pytest
 from typer.testing import CliRunner
 
+from trimtab.platform.store.schema import LATEST
 from trimtab.serve.main import app
 
 COMMANDS = {
-    (): ("demo", "up", "down", "audit", "plan", "snapshot"),
+    (): ("demo", "up", "down", "audit", "plan", "snapshot", "db", "sync", "import"),
+    ("db",): ("upgrade", "version", "backup", "purge"),
     ("audit",): ("create", "list", "show", "candidates", "cancel"),
     ("plan",): ("list", "show", "explain", "start", "cancel"),
     ("scoringengine",): ("list", "show"),
@@ -99,9 +102,9 @@ def test_the_first_help_says_where_to_begin() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("up", "--port", "99999"), "option port: .* 65535 .*99999"),
+        (("up", "--port", "99999"), "option port = 99999 .command line.: .* 65535"),
         (("up", "--port", "many"), "--port.*valid integer"),
-        (("demo", "--hosts", "1"), "option cloud.hosts: .* 2 .*got 1"),
+        (("demo", "--hosts", "1"), "option cloud.hosts = 1 .command line.: .* 2"),
         (("audit", "create", "--parameter", "granularity"), "'granularity': write name=value"),
         (("audit", "create", "--colour", "red"), "No such option.*--colour"),
         (("dmeo",), "No such command.*dmeo"),
@@ -119,7 +122,8 @@ def test_a_bad_option_is_named_in_one_line(tmp_path: Path, arguments: tuple[str,
 def test_a_bad_environment_is_named_like_an_option(tmp_path: Path) -> None:
     told = trimtab("up", folder=tmp_path, more={"TRIMTAB_CLOUD__SPEED": "-3"})
     assert told.returncode == 2
-    assert re.fullmatch(r"error: option cloud\.speed: .*greater than 0 \(got '-3'\)\n", told.stderr), told.stderr
+    expected = r"error: option cloud\.speed = '-3' \(environment TRIMTAB_CLOUD__SPEED\): .*greater than 0\b.*\n"
+    assert re.fullmatch(expected, told.stderr), told.stderr
 
 
 @pytest.mark.parametrize(
@@ -213,6 +217,15 @@ def test_up_audits_applies_exports_and_goes_down_without_a_trace(kept: Kept, tmp
     shown = kept.json("plan", "show", plan["uuid"])
     assert shown["actions"]
     assert {action["state"] for action in shown["actions"]} == {"SUCCEEDED"}
+
+    copy = tmp_path / "copy.duckdb"
+    assert kept.json("db", "version")["file"] == LATEST, "the running one is asked"
+    assert "has all records" in kept.run("db", "backup", str(copy)).stdout
+    with duckdb.connect(str(copy), read_only=True) as con:
+        assert con.execute("SELECT name, state FROM audit").fetchall() == [("first", "SUCCEEDED")]
+    assert "nothing to remove" in kept.run("db", "purge", "--yes").stdout
+    for command in (("db", "upgrade"), ("sync",), ("import", "watcher", "--db", "sqlite:///nowhere")):
+        assert re.match(r"error: Trimtab runs on .* `trimtab down`", kept.run(*command, fails=True).stderr)
 
     export = tmp_path / "export"
     assert "12 hosts, 60 instances" in kept.run("snapshot", "export", str(export)).stdout

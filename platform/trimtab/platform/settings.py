@@ -19,7 +19,6 @@ from trimtab.platform.proposal import Limits
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 CONTRADICTIONS: Final = "contradictions"  # type of the fault that names options that do not fit each other
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def _listed(value: Any) -> Any:
@@ -31,7 +30,29 @@ def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _mapped(value: Any) -> Any:
+    """Maps may be written as JSON or as `key:value,key:value`, as OpenStack's files do."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return json.loads(value)
+    pairs = [part.partition(":") for part in value.split(",") if part.strip()]
+    if faulty := [key for key, colon, _ in pairs if not colon]:
+        raise ValueError(f"write key:value,key:value; there is no colon in {faulty[0]!r}")
+    return {key.strip(): text.strip() for key, _, text in pairs}
+
+
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+TextByName = Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)]
+SecondsByName = Annotated[dict[str, int], NoDecode, BeforeValidator(_mapped)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def networks(trusted: Sequence[str]) -> tuple[Network, ...]:
@@ -55,10 +76,10 @@ class Section(BaseModel):
 class SimulatedCloudSettings(Section):
     """The embedded cloud that is used where no real one is configured."""
 
-    hosts: int = Field(200, ge=2, le=20_000)
-    instances: int = Field(2_000, ge=1, le=400_000)
-    zones: int = Field(2, ge=1, le=26)
-    seed: int = 1
+    hosts: int = Field(200, ge=2, le=20_000, description="Its hosts")
+    instances: int = Field(2_000, ge=1, le=400_000, description="Its instances")
+    zones: int = Field(2, ge=1, le=26, description="Its availability zones")
+    seed: int = Field(1, description="The same seed gives the same cloud")
     speed: float = Field(1.0, gt=0, description="Cloud seconds that pass in one second of wall time")
     trace: Path | None = Field(None, description="PlanetLab-style Parquet file that replaces the generated load")
 
@@ -67,7 +88,7 @@ class OpenStackSettings(Section):
     """The real cloud, where `driver = "openstack"`."""
 
     cloud: str | None = Field(None, description="Its entry in clouds.yaml; the OS_* variables when not given")
-    region: str | None = None
+    region: str | None = Field(None, description="Its region")
     in_flight: int = Field(8, ge=1, le=64, description="Most requests at a time")
     deadline_s: float = Field(120.0, gt=0, description="Seconds for which a question that fails is asked again")
     notifications_url: SecretStr | None = Field(None, description="Nova's message bus, rabbit://...; none: no updates")
@@ -79,17 +100,17 @@ class OpenStackSettings(Section):
 class PrometheusSettings(Section):
     """Prometheus as a source of measurements; Watcher's `[prometheus_client]`."""
 
-    host: str | None = None
-    port: int = Field(9090, ge=1, le=65535)
+    host: str | None = Field(None, description="Its address")
+    port: int = Field(9090, ge=1, le=65535, description="Its port")
     url: str | None = Field(None, description="Instead of host and port, such as https://metrics.example/prometheus")
     fqdn_label: str = Field("fqdn", description="Label that names the host")
     instance_uuid_label: str = Field("resource", description="Label that has the uuid of the instance")
-    username: str | None = None
-    password: SecretStr | None = None
-    cafile: Path | None = None
-    certfile: Path | None = None
-    keyfile: Path | None = None
-    timeout_s: float = Field(30.0, gt=0)
+    username: str | None = Field(None, description="For HTTP's basic authentication")
+    password: SecretStr | None = Field(None, description="Its password")
+    cafile: Path | None = Field(None, description="Certificates that Prometheus' own is checked against")
+    certfile: Path | None = Field(None, description="Certificate that is shown to it")
+    keyfile: Path | None = Field(None, description="Key of that certificate")
+    timeout_s: float = Field(30.0, gt=0, description="Seconds that a query may take")
 
     def base_url(self) -> str | None:
         """Where it is; None when it is not configured."""
@@ -101,40 +122,43 @@ class PrometheusSettings(Section):
 class AetosSettings(Section):
     """Prometheus behind Keystone, found in the catalogue as `metric-storage`."""
 
-    interface: str = "public"
-    region_name: str | None = None
-    fqdn_label: str = "fqdn"
-    instance_uuid_label: str = "resource"
+    interface: str = Field("public", description="Interface of its endpoint")
+    region_name: str | None = Field(None, description="Region of its endpoint")
+    fqdn_label: str = Field("fqdn", description="Label that names the host")
+    instance_uuid_label: str = Field("resource", description="Label that has the uuid of the instance")
 
 
 class GnocchiSettings(Section):
     """Gnocchi, found in the catalogue as `metric`."""
 
-    endpoint_type: str = "public"
-    region_name: str | None = None
+    endpoint_type: str = Field("public", description="Interface of its endpoint")
+    region_name: str | None = Field(None, description="Region of its endpoint")
 
 
 class GrafanaSettings(Section):
     """InfluxDB behind Grafana's proxy; the maps are by Watcher's names of metrics."""
 
-    token: SecretStr | None = None
+    token: SecretStr | None = Field(None, description="Grafana's token for services")
     base_url: str | None = Field(None, description="Up to the number of the data source")
-    http_timeout: float = Field(60.0, gt=0)
-    project_id_map: dict[str, str] = {}
-    database_map: dict[str, str] = {}
-    attribute_map: dict[str, str] = {}
-    translator_map: dict[str, str] = {}
-    query_map: dict[str, str] = {}
-    retention_periods: dict[str, int] = {"one_week": 604_800, "one_month": 2_592_000, "five_years": 31_556_952}
+    http_timeout: float = Field(60.0, gt=0, description="Seconds that a query may take")
+    project_id_map: TextByName = Field({}, description="Number of the data source")
+    database_map: TextByName = Field({}, description="Database")
+    attribute_map: TextByName = Field({}, description="Attribute of a resource that the query names it by")
+    translator_map: TextByName = Field({}, description="Kind of database: influxdb")
+    query_map: TextByName = Field({}, description="Query")
+    retention_periods: SecondsByName = Field(
+        {"one_week": 604_800, "one_month": 2_592_000, "five_years": 31_556_952},
+        description="Seconds that each of InfluxDB's retention policies keeps",
+    )
 
 
 class RaySettings(Section):
     """How much of this machine a local Ray takes."""
 
     num_cpus: int | None = Field(None, ge=1, description="CPUs for tasks; all of the machine's when not given")
-    object_store_mb: int = Field(256, ge=80)
-    dashboard: bool = True
-    dashboard_port: int = 8265
+    object_store_mb: int = Field(256, ge=80, description="Shared memory for objects")
+    dashboard: bool = Field(True, description="Whether there is a dashboard, on loopback")
+    dashboard_port: int = Field(8265, ge=1, le=65535, description="Its port")
     metrics_port: int | None = Field(None, description="Export Ray's metrics here (loopback only is advised)")
     address: str | None = Field(None, description="Join this Ray cluster instead of starting a local one")
 
@@ -144,14 +168,14 @@ class KeystoneSettings(Section):
 
     auth_url: str | None = Field(None, description="Keystone's address, such as http://controller:5000/v3")
     www_authenticate_uri: str | None = Field(None, description="Address told to callers without token; else auth_url")
-    username: str | None = None
-    password: SecretStr | None = None
-    user_domain_name: str = "Default"
+    username: str | None = Field(None, description="The service user")
+    password: SecretStr | None = Field(None, description="Its password")
+    user_domain_name: str = Field("Default", description="Its domain")
     user_domain_id: str | None = Field(None, description="Instead of user_domain_name")
-    project_name: str = "service"
-    project_domain_name: str = "Default"
+    project_name: str = Field("service", description="The project in which it has the role `service`")
+    project_domain_name: str = Field("Default", description="That project's domain")
     project_domain_id: str | None = Field(None, description="Instead of project_domain_name")
-    region_name: str | None = None
+    region_name: str | None = Field(None, description="Region of Keystone in the catalogue")
     cafile: Path | None = Field(None, description="Certificates that Keystone's own is checked against")
     insecure: bool = Field(False, description="Do not check Keystone's certificate")
     interface: str | None = Field(
@@ -167,18 +191,24 @@ class CorsSettings(Section):
     """Which web pages of other origins may call the API; none unless `allowed_origin` names them."""
 
     allowed_origin: Texts = Field([], description="Origins such as https://dashboard.example, or *")
-    allow_credentials: bool = True
-    allow_methods: Texts = ["GET", "PUT", "POST", "DELETE", "PATCH"]
-    allow_headers: Texts = [
-        "X-Auth-Token",
-        "X-Identity-Status",
-        "X-Roles",
-        "X-Service-Catalog",
-        "X-User-Id",
-        "X-Tenant-Id",
-        "X-OpenStack-Request-ID",
-    ]
-    expose_headers: Texts = ["X-Auth-Token", "X-Subject-Token", "X-Service-Token", "X-OpenStack-Request-ID"]
+    allow_credentials: bool = Field(True, description="Whether pages may send cookies and certificates")
+    allow_methods: Texts = Field(["GET", "PUT", "POST", "DELETE", "PATCH"], description="Methods pages may use")
+    allow_headers: Texts = Field(
+        [
+            "X-Auth-Token",
+            "X-Identity-Status",
+            "X-Roles",
+            "X-Service-Catalog",
+            "X-User-Id",
+            "X-Tenant-Id",
+            "X-OpenStack-Request-ID",
+        ],
+        description="Headers pages may send",
+    )
+    expose_headers: Texts = Field(
+        ["X-Auth-Token", "X-Subject-Token", "X-Service-Token", "X-OpenStack-Request-ID"],
+        description="Headers pages may read",
+    )
     max_age: int = Field(3600, ge=0, description="Seconds for which a browser may remember the answer")
 
 
@@ -195,9 +225,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRIMTAB_", env_nested_delimiter="__", extra="forbid")
 
-    data_dir: Path = Path("trimtab-data")
+    data_dir: Path = Field(Path("trimtab-data"), description="Folder of records, measurements and the log")
     host: str = Field("127.0.0.1", description="Address that is served; other ones than loopback need auth")
-    port: int = Field(9322, ge=1, le=65535)
+    port: int = Field(9322, ge=1, le=65535, description="Port of the API")
     hostname: str = Field("trimtab", description="Name of this node in service rows and `hostname` fields")
     service_down_time_s: float = Field(
         90.0, gt=0, description="Seconds without a sign of life until a service is FAILED"
@@ -230,22 +260,24 @@ class Settings(BaseSettings):
     history_s: float = Field(86_400.0, gt=0, description="How much recorded load a rehearsal may look back on")
     keep_days: int = Field(30, ge=1, description="Days after which recorded measurements are deleted")
     horizon_s: float = Field(86_400.0, gt=0, description="How far a rehearsal looks ahead")
-    max_audit_workers: int = Field(2, ge=1)
-    applier_workers: int = Field(1, ge=1)
+    max_audit_workers: int = Field(2, ge=1, description="Audits at once")
+    applier_workers: int = Field(1, ge=1, description="Action plans at once")
     lease_s: float = Field(15.0, gt=0, description="After so long without a sign of life others take over")
     audit_deadline_s: float = Field(600.0, gt=0, description="A strategy or rehearsal that takes longer is stopped")
-    seed: int = 0
+    seed: int = Field(0, description="Of what strategies and rehearsals draw")
     weigh_moves: bool = Field(True, description="Leave out moves that cost more than they bring in an instance's life")
     rules_file: Path | None = Field(None, description="YAML or JSON file with the operator's rules, see docs/rules.md")
 
     whatif_most_cells: int = Field(100_000, ge=1, description="A what-if sweep with more cells is refused")
     whatif_deadline_s: float = Field(600.0, gt=0, description="A cell of a what-if that takes longer is stopped")
 
-    migrations_per_host: int = Field(1, ge=1)
-    migrations_total: int = Field(20, ge=1)
+    migrations_per_host: int = Field(1, ge=1, description="Migrations at once from or to one host")
+    migrations_total: int = Field(20, ge=1, description="Migrations at once in all")
     migration_interval_s: float = Field(5.0, ge=0.1, description="Cloud seconds between two looks at a migration")
-    migration_deadline_s: float = Field(900.0, gt=0)
-    rollback_when_actionplan_failed: bool = False
+    migration_deadline_s: float = Field(900.0, gt=0, description="Cloud seconds after which a migration is given up")
+    rollback_when_actionplan_failed: bool = Field(
+        False, description="Undo what a plan did when one of its actions fails"
+    )
 
     keystone_authtoken: KeystoneSettings = KeystoneSettings()
     cors: CorsSettings = CorsSettings()
@@ -280,9 +312,10 @@ class Settings(BaseSettings):
     def contradictions(self) -> list[tuple[str, str]]:
         """Options that do not fit others: their paths, and what to do."""
         found = []
-        if self.auth == "none" and self.host not in LOOPBACK and not self.insecure_no_auth:
+        if self.auth == "none" and not is_loopback(self.host) and not self.insecure_no_auth:
             why = f"everybody who reaches {self.host} could change the cloud"
-            found.append(("host", f'{why}: set auth = "keystone", or host = "127.0.0.1"'))
+            remedy = 'set auth = "keystone", or host = "127.0.0.1"; who wants just that says --insecure-no-auth'
+            found.append(("host", f"{why}: {remedy}"))
         if {"prometheus", "aetos"} <= set(self.datasources):
             found.append(("datasources", "prometheus and aetos are the same behind two doors: name one of them"))
         if self.driver == "openstack" and "prometheus" in self.datasources and not self.prometheus_client.base_url():

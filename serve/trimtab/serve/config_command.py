@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,9 +23,10 @@ from trimtab.serve.configuration import (
     check_files,
     options,
     read,
+    secrets_for_all,
     values_of,
 )
-from trimtab.serve.watcher_options import COUNTERPARTS, NOT_USED, NOT_USED_SECTIONS
+from trimtab.serve.watcher_options import NOT_USED, NOT_USED_SECTIONS, names_at_watcher
 
 configs = typer.Typer(help="See where options come from, and check them.", no_args_is_help=True)
 console = Console()
@@ -49,13 +51,13 @@ def settings_or_exit(config: Path | None = None, **overrides: Any) -> Settings:
         _tell(error)
         raise typer.Exit(2) from None
     for hint in configuration.hints:
-        errors.print(f"[yellow]warning:[/yellow] {escape(hint)}", highlight=False)
+        errors.print(f"[yellow]warning:[/yellow] {escape(hint)}", highlight=False, soft_wrap=True)
     return configuration.settings
 
 
 def _tell(error: Misconfigured) -> None:
     for fault in error.faults:
-        errors.print(f"[red]error:[/red] option {escape(fault.text)}", highlight=False)
+        errors.print(f"[red]error:[/red] option {escape(fault.text)}", highlight=False, soft_wrap=True)
 
 
 @configs.command()
@@ -90,23 +92,73 @@ def show(
 
 
 @configs.command()
-def check(config: ConfigFile = None) -> None:
+def check(
+    file: Annotated[Path | None, typer.Argument(help="The file; else the one that would be read.")] = None,
+    config: ConfigFile = None,
+) -> None:
     """Tell everything that is wrong with the options, and with the files they name; exit code 1 when something is."""
     try:
-        configuration = read(config=config)
+        configuration = read(config=file or config)
     except Misconfigured as error:
         _tell(error)
         raise typer.Exit(1) from None
-    faults = check_files(configuration.settings)
+    faults = check_files(configuration.settings) + secrets_for_all(configuration)
     if faults:
         _tell(Misconfigured(faults))
     for hint in configuration.hints:
-        errors.print(f"[red]error:[/red] {escape(hint)}", highlight=False)
+        errors.print(f"[red]error:[/red] {escape(hint)}", highlight=False, soft_wrap=True)
     _print_notes(configuration)
     if faults or configuration.hints:
         raise typer.Exit(1)
     where = f"{configuration.file}, " if configuration.file else ""
     console.print(f"{where}{len(configuration.origins)} options set, nothing wrong", highlight=False, soft_wrap=True)
+
+
+@configs.command("from-watcher")
+def from_watcher(
+    file: Annotated[Path, typer.Argument(help="Watcher's watcher.conf.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write it there, with secrets, readable by you alone.")
+    ] = None,
+) -> None:
+    """Write what Watcher's file says as a file of Trimtab's: what has no counterpart is told in comments."""
+    try:
+        configuration = read(config=file, environ={})
+    except Misconfigured as error:
+        _tell(error)
+        raise typer.Exit(1) from None
+    text = as_toml(configuration, secrets=out is not None)
+    if out is None:
+        typer.echo(text)
+        return
+    try:
+        with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as sink:
+            sink.write(text)
+    except OSError as error:
+        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"{out}: {len(configuration.origins)} options", highlight=False, soft_wrap=True)
+
+
+def as_toml(configuration: Configuration, *, secrets: bool) -> str:
+    """What is set, as a file that says the same; without `secrets` their lines are comments."""
+    known, shown = options(), values_of(configuration.settings, secrets=secrets)
+    lines = [f"# From {configuration.file}."] + [f"# {note}" for note in configuration.notes]
+    section = ""
+    for path in sorted(configuration.origins, key=lambda one: ("." in one, list(known).index(one))):
+        inside, _, name = path.rpartition(".")
+        if inside != section:
+            section = inside
+            lines += ["", f"[{section}]"]
+        hidden = "# " if known[path].is_secret and not secrets else ""
+        lines.append(f"{hidden}{name} = {_toml(_shown(shown[path]))}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False) if value is not None else '""'
 
 
 def _print_notes(configuration: Configuration) -> None:
@@ -129,18 +181,11 @@ def _text(value: Any) -> str:
 
 def tables() -> str:
     """All options and Watcher's counterparts, as Markdown."""
-    counterparts: dict[str, list[str]] = {}
-    for name, one in COUNTERPARTS.items():
-        counterparts.setdefault(one.path, []).append(_watchers(name))
     known = options()
-    for path in known:
-        if path.startswith(("keystone_authtoken.", "cors.", "ssl.")):
-            counterparts.setdefault(path, []).insert(0, _watchers(path))
     lines = ["| Option | Default | What it is | Watcher's name |", "|---|---|---|---|"]
-    lines += [
-        f"| `{path}` | {_default(option)} | {_meaning(path, option)} | {', '.join(counterparts.get(path, ()))} |"
-        for path, option in known.items()
-    ]
+    for path, option in known.items():
+        there = ", ".join(_watchers(name) for name in names_at_watcher(path))
+        lines.append(f"| `{path}` | {_default(option)} | {_meaning(path, option)} | {there} |")
     lines += ["", "| Watcher's option | Not used, because |", "|---|---|"]
     lines += [f"| {names} | {why} |" for names, why in _unused()]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from trimtab.platform.errors import InvalidInput
+from trimtab.platform.secrets import MASK
 from trimtab.platform.settings import CONTRADICTIONS, Settings
 from trimtab.serve.watcher_options import COUNTERPARTS, NOT_USED, why_unused
 
@@ -172,7 +173,9 @@ class Gathered:
         """A file of ours (TOML), or one of Watcher's (*.conf)."""
         try:
             if file.suffix == ".conf":
-                self._watchers({f"{s}.{n}": v for s, n, v in _oslo(file)}, file)
+                # Watcher asks for tokens unless it is told not to.
+                given = {"DEFAULT.enable_authentication": "true"}
+                self._watchers(given | {f"{s}.{n}": v for s, n, v in _oslo(file)}, file)
                 return
             parsed = tomllib.loads(file.read_text())
         except (OSError, ValueError, cfg.ParseError) as error:
@@ -318,15 +321,28 @@ def _nested(values: Mapping[str, Value]) -> dict[str, Any]:
     return tree
 
 
-def values_of(settings: Settings) -> dict[str, Any]:
-    """All options by path; secrets masked."""
+def values_of(settings: Settings, *, secrets: bool = False) -> dict[str, Any]:
+    """All options by path; secrets masked, unless they are asked for."""
     found = {}
     for path in options():
         value: Any = settings
         for name in path.split("."):
             value = getattr(value, name)
-        found[path] = "***" if isinstance(value, SecretStr) else value
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value() if secrets else MASK
+        found[path] = value
     return found
+
+
+def secrets_for_all(configuration: Configuration) -> list[Fault]:
+    """Secrets in a file that every user of the machine can read."""
+    file = configuration.file
+    if file is None or not file.stat().st_mode & 0o004:
+        return []
+    known = options()
+    inside = [path for path, origin in configuration.origins.items() if origin.startswith(str(file))]
+    told = ", ".join(path for path in inside if known[path].is_secret)
+    return [Fault("config", f"{file} can be read by everybody and has {told}: chmod o= {file}")] if told else []
 
 
 def check_files(settings: Settings) -> list[Fault]:

@@ -32,7 +32,10 @@ def _truth(value: Any) -> bool:
 
 
 def _retries(value: Any, given: Given) -> float:
-    return float(value) * float(given.get("nova.migration_interval", 5.0))
+    try:
+        return float(value) * float(given.get("nova.migration_interval", 5.0))
+    except ValueError as error:
+        raise ValueError(f"write numbers: {error}") from error
 
 
 COUNTERPARTS: Mapping[str, Counterpart] = {
@@ -57,6 +60,11 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
     "watcher_applier.workers": Counterpart("applier_workers"),
     "watcher_applier.rollback_when_actionplan_failed": Counterpart("rollback_when_actionplan_failed"),
     "watcher_cluster_data_model_collectors.compute.period": Counterpart("collect_interval_s"),
+    "watcher_decision_engine.notification_topics": Counterpart("openstack.notification_topics"),
+    "watcher_datasources.datasources": Counterpart("datasources"),
+    "watcher_clients_auth.region_name": Counterpart("openstack.region"),
+    "nova.region_name": Counterpart("openstack.region"),
+    "grafana_translators.retention_periods": Counterpart("grafana_client.retention_periods"),
     "nova.migration_interval": Counterpart("migration_interval_s"),
     "nova.migration_max_retries": Counterpart("migration_deadline_s", _retries),
     "keystone_authtoken.auth_uri": Counterpart("keystone_authtoken.www_authenticate_uri"),
@@ -65,7 +73,9 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 _LOGS = "logs go to trimtab.log in the data folder"
 _BUS = "there is no message bus between the parts; Ray connects them"
 _MODELS = "models are collected as a whole, by the driver of the cloud"
-_CLOUD = "the simulated cloud needs no such client"
+_CLOUD = "openstacksdk signs in: name an entry of clouds.yaml in openstack.cloud, or set OS_* variables"
+_RETRIES = "what fails is asked again for openstack.deadline_s"
+_GONE = "Watcher itself has left it"
 _CACHE = "tokens are remembered in the API's own memory"
 NOT_USED: Mapping[str, str] = {
     **{
@@ -105,7 +115,7 @@ NOT_USED: Mapping[str, str] = {
     "oslo_messaging_notifications.driver": "notifications are sent when notifications_url is given",
     "oslo_messaging_notifications.topics": "the topic is watcher's own: notifications",
     "oslo_messaging_notifications.retry": "notifications wait and are tried again",
-    **{f"watcher_decision_engine.{name}": _BUS for name in ("conductor_topic", "notification_topics", "publisher_id")},
+    **{f"watcher_decision_engine.{name}": _BUS for name in ("conductor_topic", "publisher_id")},
     "watcher_decision_engine.max_general_workers": "see ray.num_cpus",
     "watcher_decision_engine.metric_map_path": "metrics have one name each",
     "watcher_planner.planner": "strategies choose their planner, in Watcher as well",
@@ -132,15 +142,27 @@ NOT_USED_SECTIONS: Mapping[str, str] = {
     "oslo_reports": "see Ray's dashboard",
     "watcher_planners": "weights are those of the planner `weight`",
     "watcher_strategies": "strategies take parameters, see their parameters_spec",
-    "watcher_datasources": "measurements come from the driver of the cloud",
+    "watcher_datasources": _RETRIES,
     "watcher_messenger": _BUS,
+    "gnocchi_client": "the catalogue says which version there is",
+    "grafana_client": _GONE,
+    "grafana_translators": _GONE,
+    "prometheus_client": _GONE,
+    "aetos_client": _GONE,
+    **dict.fromkeys(("monasca_client", "ceilometer_client"), _GONE),
     **dict.fromkeys(
-        ("watcher_clients_auth", "nova", "cinder", "keystone", "placement", "glance_client", "gnocchi_client",
-         "aetos_client", "prometheus_client", "grafana_client", "grafana_translators", "nova_client", "cinder_client",
-         "keystone_client", "placement_client", "ironic_client", "maas_client", "neutron_client", "monasca_client"),
+        ("watcher_clients_auth", "nova", "cinder", "keystone", "placement", "glance_client", "nova_client",
+         "cinder_client", "keystone_client", "placement_client", "ironic_client", "maas_client", "neutron_client"),
         _CLOUD,
     ),
 }  # fmt: skip
+# Sections whose options have the same names there and here, but for these.
+SAME_SECTIONS = ("keystone_authtoken", "cors", "ssl", "prometheus_client", "aetos_client", "gnocchi_client",
+                 "grafana_client")  # fmt: skip
+OUR_OWN = frozenset({
+    "keystone_authtoken.token_cache_size", "keystone_authtoken.validations", "prometheus_client.url",
+    "prometheus_client.timeout_s", "grafana_client.retention_periods",
+})  # fmt: skip
 SECTIONS = frozenset({name.rpartition(".")[0] for name in (*COUNTERPARTS, *NOT_USED)}) | frozenset(NOT_USED_SECTIONS)
 
 
@@ -154,3 +176,9 @@ def why_unused(name: str) -> str | None:
             return NOT_USED_SECTIONS[section]
         section = section.rpartition(".")[0]
     return None
+
+
+def names_at_watcher(path: str) -> list[str]:
+    """What an option of ours is called there, as "section.option"; most have one name, ours alone have none."""
+    same = path.partition(".")[0] in SAME_SECTIONS and path not in OUR_OWN
+    return [path] * same + [name for name, one in COUNTERPARTS.items() if one.path == path]
