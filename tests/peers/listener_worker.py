@@ -16,10 +16,10 @@ from oslo_versionedobjects import fields
 from watcher.notifications import action, action_plan, audit, exception, goal, service, strategy
 from watcher.notifications import base as notifications
 
-CLASSES = {
-    one.obj_name(): one
+CLASSES: dict[str, Any] = {
+    name: one
     for module in (action, action_plan, audit, exception, goal, service, strategy)
-    for one in vars(module).values()
+    for name, one in vars(module).items()
     if isinstance(one, type) and issubclass(one, notifications.NotificationPayloadBase)
 }
 NEVER_FILLED = {"action_plan_uuid"}  # declared by Watcher, but left out of what it sends
@@ -34,7 +34,7 @@ def fault_of(payload: dict[str, Any]) -> str | None:
     if name not in CLASSES:
         return f"Watcher has no {name}"
     kind = CLASSES[name]
-    if (kind.VERSION, "watcher") != (payload["watcher_object.version"], payload["watcher_object.namespace"]):
+    if (payload["watcher_object.version"], payload["watcher_object.namespace"]) != (kind.VERSION, "watcher"):
         return f"Watcher sends version {kind.VERSION} of {name}"
     if wrong := (set(data) ^ set(kind.fields)) - NEVER_FILLED:
         return f"{name} has other fields: {sorted(wrong)}"
