@@ -217,7 +217,6 @@ class SslSettings(Section):
 
     cert_file: Path | None = Field(None, description="Certificate, with those that signed it")
     key_file: Path | None = Field(None, description="Its key")
-    ca_file: Path | None = Field(None, description="Certificates of clients that are let in; all are without it")
 
 
 class Settings(BaseSettings):

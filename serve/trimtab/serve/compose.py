@@ -39,6 +39,7 @@ from trimtab.platform.rules import AnyRule, read_rules
 from trimtab.platform.runtime import actors
 from trimtab.platform.runtime.compute import RayCompute
 from trimtab.platform.schema import parameters_spec
+from trimtab.platform.secrets import hide_secrets
 from trimtab.platform.settings import Settings
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.platform.store.catalogue import Synced
@@ -346,6 +347,25 @@ class Running(NamedTuple):
     ray_address: str
 
 
+def _discreetly(build: Callable[..., Any], settings: Settings, *args: Any) -> Any:
+    """Build a part in its own process, where no log is to have a secret from then on."""
+    hide_secrets(settings)
+    return build(settings, *args)
+
+
+def _http_options(settings: Settings) -> dict[str, Any]:
+    """Where Serve listens, and with which certificate."""
+    found: dict[str, Any] = {"host": settings.host, "port": settings.port}
+    if settings.ssl.cert_file is not None:
+        found |= {"ssl_certfile": str(settings.ssl.cert_file), "ssl_keyfile": str(settings.ssl.key_file)}
+    return found
+
+
+def _api_url(settings: Settings) -> str:
+    scheme = "http" if settings.ssl.cert_file is None else "https"
+    return f"{scheme}://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+
+
 def deploy(settings: Settings) -> Running:
     """Start (or join) Ray, the actors and the Serve application; returns when the API answers.
 
@@ -362,24 +382,28 @@ def deploy(settings: Settings) -> Running:
         if probe.connect_ex((settings.host, settings.port)) == 0 and APPLICATION not in _serving():
             raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    state = actors.start(actors.State, partial(build_state, settings))
-    cloud = actors.start(actors.Cloud, partial(build_cloud, settings)) if settings.driver == "simulated" else None
-    model = actors.start(actors.Model, partial(build_model, settings), retries=3)
-    engine = actors.start(actors.Engine, partial(build_engine, settings), retries=3)
-    whatifs = actors.start(actors.WhatIfs, partial(build_whatifs, settings), retries=3)
+    state = actors.start(actors.State, partial(_discreetly, build_state, settings))
+    cloud = (
+        actors.start(actors.Cloud, partial(_discreetly, build_cloud, settings))
+        if settings.driver == "simulated"
+        else None
+    )
+    model = actors.start(actors.Model, partial(_discreetly, build_model, settings), retries=3)
+    engine = actors.start(actors.Engine, partial(_discreetly, build_engine, settings), retries=3)
+    whatifs = actors.start(actors.WhatIfs, partial(_discreetly, build_whatifs, settings), retries=3)
     parts = [actor for actor in (state, cloud, model, engine, whatifs) if actor is not None]
     if settings.notifications_url is not None:
-        parts.append(actors.start(actors.Notifier, partial(build_notifier, settings), retries=3))
+        parts.append(actors.start(actors.Notifier, partial(_discreetly, build_notifier, settings), retries=3))
     pings = [actor.ping.remote() for actor in parts]
     try:
-        serve.start(
-            proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET
-        )
+        serve.start(proxy_location="HeadOnly", http_options=_http_options(settings), logging_config=QUIET)
         for answer in ray.get(pings):
             actors.answered(answer)  # says why one of them cannot start
         api: Any = Api  # deployments: Serve's decorators are not typed
         applier: Any = Applier
-        application = api.bind(partial(build_backend, settings), applier.bind(partial(apply_forever, settings)))
+        application = api.bind(
+            partial(_discreetly, build_backend, settings), applier.bind(partial(_discreetly, apply_forever, settings))
+        )
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
     except RayError as error:
         raise TrimtabError(f"Ray did not bring the API up, is the machine very busy? Try again: {error}") from error
@@ -390,7 +414,7 @@ def deploy(settings: Settings) -> Running:
         return actors.answered(ray.get(cloud.call.remote("cloud", method, args, kwargs)))
 
     return Running(
-        f"http://{settings.host}:{settings.port}",
+        _api_url(settings),
         f"http://{dashboard}" if dashboard else "off",
         ask_cloud,
         ray.get_runtime_context().gcs_address,

@@ -99,7 +99,14 @@ def demo(
 
     cloud = {"hosts": hosts, "instances": instances, "seed": seed, "trace": trace, "speed": 30.0}
     run_demo(
-        console, lambda **more: settings_or_exit(port=port, cloud=cloud, **more), goal, report, dashboard=dashboard
+        console,
+        # Whatever is configured here: the demo is a world of its own, for this machine alone.
+        lambda **more: settings_or_exit(
+            port=port, cloud=cloud, driver="simulated", auth="none", host="127.0.0.1", **more
+        ),
+        goal,
+        report,
+        dashboard=dashboard,
     )
 
 

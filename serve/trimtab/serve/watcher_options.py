@@ -107,6 +107,7 @@ NOT_USED: Mapping[str, str] = {
         for name in ("delay_auth_decision", "service_token_roles", "service_token_roles_required", "service_type",
                      "enforce_token_bind", "include_service_catalog", "http_request_max_retries")
     },
+    "ssl.ca_file": "clients' certificates are asked for by a proxy in front, if at all",
     "oslo_policy.enforce_scope": "rules say what they need: system_scope:all, project_id:%(project_id)s",
     "oslo_policy.enforce_new_defaults": "there is one set of defaults",
     "oslo_policy.policy_dirs": "write all rules into policy_file",
