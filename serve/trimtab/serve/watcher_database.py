@@ -62,7 +62,9 @@ def read(url: str) -> Tables:
     try:
         import sqlalchemy as sa
     except ImportError as error:
-        raise InvalidInput("reading a Watcher database needs SQLAlchemy: pip install 'trimtab[watcher]'") from error
+        raise InvalidInput(
+            "a Watcher database is read by SQLAlchemy and drivers: pip install 'sqlalchemy>=2' pymysql 'psycopg[binary]'"
+        ) from error
     address = _address(sa, url)
     shown = sa.URL.create(
         address.get_backend_name(), address.username, None, address.host, address.port, address.database
