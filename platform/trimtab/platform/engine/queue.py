@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from trimtab.platform import liveness, schedule
@@ -45,11 +45,11 @@ async def serve_audits(
         workers: ONESHOT and EVENT audits at once.
         continuous_workers: CONTINUOUS audits at once.
         idle_s: see `wake`; wall seconds.
-        look_s: wall seconds between two looks at all continuous audits: which are over, and when each runs next.
+        look_s: wall seconds between two looks at continuous audits that are over, or run at other times than before.
     """
     running: dict[str, Running] = {}
     not_before: dict[str, float] = {}
-    caught_up, looked = False, -math.inf
+    caught_up, looked = False, 0.0
     try:
         while True:
             now = parts.wall.now()
@@ -60,7 +60,7 @@ async def serve_audits(
                 if not caught_up:
                     await skip_missed(parts)
                     caught_up = True
-                waiting = await parts.store.runnable_audits(None if whole else idle_s)
+                waiting = await parts.store.runnable_audits(idle_s, _moment(looked - look_s) if whole else None)
                 if whole:
                     waiting = await look_ahead(parts, waiting)
                     looked = now
@@ -89,6 +89,10 @@ async def serve_audits(
         await cancelled(one.task for one in running.values())
 
 
+def _moment(wall_s: float) -> datetime:
+    return datetime.fromtimestamp(wall_s, UTC)
+
+
 def _until_next(parts: Parts, audits: Sequence[Audit]) -> float:
     """Wall seconds until the first of these begins or has its next run."""
     now = parts.now()
@@ -106,7 +110,7 @@ async def skip_missed(parts: Parts) -> None:
     engines = await parts.store.list(Service, {"name": liveness.ENGINE})
     if any(one.host != parts.hostname and liveness.status(one, now, down_after) == liveness.ACTIVE for one in engines):
         return
-    for audit in await parts.store.runnable_audits(None):
+    for audit in await parts.store.runnable_audits():
         if audit.audit_type == "CONTINUOUS" and audit.owner is None:
             with suppress(InvalidInput):  # told when it is run
                 changes = {"next_run_time": schedule.after_pause(audit, now)}

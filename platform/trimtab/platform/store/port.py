@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pyarrow as pa
@@ -154,9 +155,9 @@ class StorePort:
         """See `Store.claimable`."""
         return await self._call("claimable", (kind, states), {})
 
-    async def runnable_audits(self, within_s: float | None = 0.0) -> Rows[Audit]:
+    async def runnable_audits(self, within_s: float = 0.0, since: datetime | None = None) -> Rows[Audit]:
         """See `Store.runnable_audits`."""
-        return await self._call("runnable_audits", (within_s,), {})
+        return await self._call("runnable_audits", (within_s, since), {})
 
     async def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """See `Store.events`."""

@@ -178,14 +178,14 @@ class Store:
         with self._transaction() as tx:
             return tx.claimable(kind, states)
 
-    def runnable_audits(self, within_s: float | None = 0.0) -> Rows[Audit]:
+    def runnable_audits(self, within_s: float = 0.0, since: datetime | None = None) -> Rows[Audit]:
         """Audits without a valid lease that are PENDING or ONGOING, or whose webhook was called since they ended.
 
-        Of those that only wait, for their next run or their webhook, only those whose next run comes within so many
-        seconds; None: all of them.
+        Of those that only wait for their next run: where it comes within so many seconds, where their time is over, and
+        what was changed `since` a moment.
         """
         with self._transaction() as tx:
-            return tx.runnable(None if within_s is None else timedelta(seconds=within_s))
+            return tx.runnable(timedelta(seconds=within_s), since)
 
     def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """What happened after the event with this id, oldest first; of one record if `record_uuid` is given."""

@@ -165,23 +165,23 @@ class Transaction:
         moment = to_cell(kind, columns(kind)["lease_until"], self.now)
         return self._select(kind, f"WHERE {condition} AND {free} ORDER BY id", [*parameters, moment])
 
-    def runnable(self, within: timedelta | None) -> Rows[Audit]:
+    def runnable(self, within: timedelta, since: datetime | None) -> Rows[Audit]:
         """Audits without a valid lease that are not over, or whose webhook was called since; oldest first.
 
-        Without those that have nothing to do but wait: for their webhook, or for a next run that is farther away than
-        `within`; None: with all of them.
+        Without those that only wait: for their webhook, or for a next run that is farther away than `within`, unless
+        they were changed since a moment.
         """
-        condition, parameters = query.conditions(Audit, {})
-        parameters = [*parameters, to_cell(Audit, columns(Audit)["lease_until"], self.now)]
         alive = "(state IN ('PENDING', 'ONGOING') OR (state = 'SUCCEEDED' AND triggered_at IS NOT NULL))"
         free = "(owner IS NULL OR lease_until IS NULL OR lease_until <= ?)"
-        if within is not None:
-            # An owner whose lease is over has left a run undone.
-            called = "(audit_type <> 'EVENT' OR triggered_at IS NOT NULL OR owner IS NOT NULL)"
-            soon = "(audit_type <> 'CONTINUOUS' OR next_run_time IS NULL OR next_run_time <= ?)"
-            free = f"{free} AND {called} AND {soon}"
-            parameters.append(to_cell(Audit, columns(Audit)["next_run_time"], self.now + within))
-        return self._select(Audit, f"WHERE {condition} AND {alive} AND {free} ORDER BY id", parameters)
+        # An owner whose lease is over has left a run undone.
+        called = "(audit_type <> 'EVENT' OR triggered_at IS NOT NULL OR owner IS NOT NULL)"
+        changed = "" if since is None else "OR coalesce(updated_at, created_at) >= ?"
+        come = f"(audit_type <> 'CONTINUOUS' OR next_run_time IS NULL OR next_run_time <= ? OR end_time <= ? {changed})"
+        condition, parameters = query.conditions(Audit, {})
+        moments = [self.now, self.now + within, self.now, *([] if since is None else [since])]
+        parameters += [to_cell(Audit, columns(Audit)["next_run_time"], moment) for moment in moments]
+        rest = f"WHERE {condition} AND {alive} AND {free} AND {called} AND {come} ORDER BY id"
+        return self._select(Audit, rest, parameters)
 
     def cells(self, kind: type[Record], names: Sequence[str]) -> list[tuple[Any, ...]]:
         """Some columns of all rows, deleted ones too, by id."""
