@@ -63,7 +63,7 @@ def read(url: str) -> Tables:
         import sqlalchemy as sa
     except ImportError as error:
         raise InvalidInput(
-            "a Watcher database is read by SQLAlchemy and drivers: pip install 'sqlalchemy>=2' pymysql 'psycopg[binary]'"
+            "Watcher's database needs SQLAlchemy and drivers: pip install 'sqlalchemy>=2' pymysql 'psycopg[binary]'"
         ) from error
     address = _address(sa, url)
     shown = sa.URL.create(
