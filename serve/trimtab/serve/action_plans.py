@@ -13,7 +13,7 @@ from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord,
 from trimtab.platform.states import ActionState
 from trimtab.platform.store.views import View
 from trimtab.serve import plan_fields
-from trimtab.serve.arguments import Arguments, Route, parsed_body, query, read_patch
+from trimtab.serve.arguments import Arguments, Route, describes, json_body, parsed_body, query, read_patch
 from trimtab.serve.patching import Operation
 from trimtab.serve.policy import allowed
 from trimtab.serve.resources import (
@@ -57,6 +57,9 @@ async def _nothing(request: Request) -> None:
     if given != {}:
         unknown = ", ".join(given) if isinstance(given, dict) else str(given)
         raise InvalidInput(f"Unknown attribute for argument body: {unknown}")
+
+
+describes(_nothing, openapi=lambda: json_body({"type": "object", "maxProperties": 0}, required=False))
 
 
 Filtered = Annotated[PlanPage, Depends(query(PlanPage))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from trimtab.serve import (
     action_plans,
@@ -22,6 +23,7 @@ from trimtab.serve import (
     whatifs,
 )
 from trimtab.serve.microversions import HIGHEST
+from trimtab.serve.openapi import Application
 from trimtab.serve.resources import Backend
 from trimtab.serve.transport import Transport
 
@@ -42,9 +44,20 @@ PARTS = (
 )
 
 
+def _name(route: APIRoute) -> str:
+    """What OpenAPI calls an operation."""
+    return route.name
+
+
 def create_app(backend: Backend) -> FastAPI:
     """The whole application over a backend; plain ASGI, to be served by Ray Serve or driven by a test client."""
-    app = FastAPI(title="Trimtab", version=str(HIGHEST), description=discovery.DESCRIPTION, redirect_slashes=False)
+    app = Application(
+        title="Trimtab",
+        version=str(HIGHEST),
+        description=discovery.DESCRIPTION,
+        redirect_slashes=False,
+        generate_unique_id_function=_name,
+    )
     app.state.backend = backend
     for part in PARTS:
         app.include_router(part.router)

@@ -55,7 +55,7 @@ def query(model: type[M]) -> Callable[[Request], Awaitable[M]]:
         except ValidationError as error:
             raise InvalidInput(in_watchers_words(error.errors(), "query", query=True)) from error
 
-    return _describes(read_query, arguments=frozenset(model.model_fields), openapi=lambda: _parameters(model))
+    return describes(read_query, arguments=frozenset(model.model_fields), openapi=lambda: _parameters(model))
 
 
 def body(model: type[M], argument: str) -> Callable[[Request], Awaitable[M]]:
@@ -68,7 +68,7 @@ def body(model: type[M], argument: str) -> Callable[[Request], Awaitable[M]]:
         except ValidationError as error:
             raise InvalidInput(in_watchers_words(error.errors(), argument)) from error
 
-    return _describes(read_body, openapi=lambda: _body(model.model_json_schema()))
+    return describes(read_body, openapi=lambda: json_body(model.model_json_schema()))
 
 
 def json_object(argument: str) -> Callable[[Request], Awaitable[dict[str, Any]]]:
@@ -80,7 +80,7 @@ def json_object(argument: str) -> Callable[[Request], Awaitable[dict[str, Any]]]
             raise refused(argument, parsed, f"Wrong type. Expected '<class 'dict'>', got '{type(parsed)}'")
         return parsed
 
-    return _describes(read_object, openapi=lambda: _body({"type": "object"}))
+    return describes(read_object, openapi=lambda: json_body({"type": "object"}))
 
 
 async def read_patch(request: Request) -> tuple[patching.Operation, ...]:
@@ -187,7 +187,8 @@ def _all(dependant: Dependant) -> Iterator[Dependant]:
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def _describes(dependency: C, **said: Any) -> C:
+def describes(dependency: C, **said: Any) -> C:
+    """A dependency that says what it reads: names of `arguments`, and a function `openapi` for its part of OpenAPI."""
     for name, value in said.items():
         setattr(dependency, name, value)
     return dependency
@@ -203,13 +204,14 @@ def _parameters(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def _body(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def json_body(schema: Mapping[str, Any], *, required: bool = True) -> dict[str, Any]:
+    """OpenAPI's words for such a body."""
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
-_describes(
+describes(
     read_patch,
-    openapi=lambda: _body(
+    openapi=lambda: json_body(
         {
             "type": "array",
             "items": {
@@ -225,4 +227,4 @@ _describes(
         }
     ),
 )
-_describes(read_any, openapi=lambda: _body({}))
+describes(read_any, openapi=lambda: json_body({}))

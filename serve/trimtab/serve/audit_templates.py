@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import WithJsonSchema
 
 from trimtab.platform.errors import Conflict, InvalidInput, NotFound
 from trimtab.platform.records import AuditTemplate, Goal, Strategy
@@ -41,10 +42,10 @@ class TemplatePage(Page):
 class NewTemplate(NewObject):
     """Body of POST."""
 
-    name: str
+    name: Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST["name"]})]
     goal: str
     strategy: str | None = None
-    description: str | None = None
+    description: Annotated[str, WithJsonSchema({"type": "string", "maxLength": LONGEST["description"]})] | None = None
     scope: list[Any] | None = None
     default_parameters: dict[str, Any] | None = None
 

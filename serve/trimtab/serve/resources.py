@@ -148,9 +148,8 @@ async def listing(
         InvalidInput: limit, marker, sort key or direction is wrong (400). NotFound: the marker is unknown (404).
     """
     limit = page_size(page, wired.settings.max_limit)
-    columns = {column.name for column in fields(resource.kind)} - UNSORTED
     computed = page.sort_key in resource.sort_keys
-    if page.sort_key not in columns and not computed:
+    if page.sort_key not in sort_keys(resource):
         raise InvalidInput(f"Invalid sort key: {page.sort_key}")
     if page.sort_dir not in {"asc", "desc"}:
         raise InvalidInput(f"Invalid sort direction: {page.sort_dir}. Acceptable values are 'asc' or 'desc'")
@@ -181,6 +180,11 @@ async def listing(
         key = page.sort_key
         bodies.sort(key=lambda body: (body[key] or "", body["uuid"]), reverse=page.sort_dir == "desc")
     return {resource.collection: bodies, **answer}
+
+
+def sort_keys(resource: wire.Resource) -> frozenset[str]:
+    """All that a list can be sorted by."""
+    return frozenset({column.name for column in fields(resource.kind)} - UNSORTED | {*resource.sort_keys})
 
 
 def page_size(page: Page, highest: int) -> int:
