@@ -12,7 +12,7 @@ from tests.platform.engine_stage import Stage
 
 from trimtab.platform.engine import Frozen
 from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
-from trimtab.platform.records import ActionPlan, Audit
+from trimtab.platform.records import ActionPlan, Audit, Goal, Strategy
 from trimtab.platform.store.port import StorePort
 
 
@@ -281,6 +281,39 @@ async def test_trouble_with_the_store_ends_neither_the_engine_nor_an_audit(
     assert "the queue of audits could not be read" in caplog.text
     assert "nobody will hear of strategy.start" in caplog.text
     assert "it will be taken up again" in caplog.text
+
+
+async def test_a_run_whose_lease_ran_out_while_the_store_was_away_is_done_again(stage: Stage) -> None:
+    plain = StorePort.direct(stage.store)
+
+    async def call(method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if 2 < stage.since(stage.moment()) < 25:
+            raise TrimtabError("the store is restarting")
+        return await plain._call(method, arguments, named)
+
+    uuids = [stage.audit("EVENT"), stage.audit(), stage.audit("CONTINUOUS", interval="3600")]
+    call_webhook(stage, uuids[0])
+    await stage.serve(120, stage.parts(store=StorePort(call), takes_s=40.0, lease_s=9.0))
+    for uuid in uuids:
+        assert len(stage.runs(uuid)) == 2
+        assert len(stage.plans(uuid)) == 1
+    assert [stage.of(uuid).state for uuid in uuids] == ["SUCCEEDED", "SUCCEEDED", "ONGOING"]
+
+
+async def test_a_strategy_that_is_not_installed_any_more_takes_its_audits_and_plans_along(stage: Stage) -> None:
+    running = stage.audit("CONTINUOUS", interval="60")
+    waiting = stage.audit("EVENT")
+    async with stage.serving(stage.parts()):
+        await stage.clock.sleep(10)
+        call_webhook(stage, waiting)
+        goals = stage.store.list(Goal)
+        names = {goal.id: goal.name for goal in goals}
+        left = [(row, names[row.goal_id]) for row in stage.store.list(Strategy) if row.name != "dummy"]
+        assert stage.store.sync_catalogue(goals, left, {}).removed == ["strategy dummy"]
+        await stage.clock.sleep(100)
+    assert [stage.of(uuid).state for uuid in (running, waiting)] == ["CANCELLED", "CANCELLED"]
+    assert (stage.runs(running), stage.runs(waiting)) == ([0], [])
+    assert [plan.state for plan in stage.plans(running)] == ["CANCELLED"]
 
 
 async def test_while_all_goes_well_nothing_is_logged_as_a_warning(

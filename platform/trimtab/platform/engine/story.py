@@ -40,16 +40,17 @@ async def run_audit(parts: Parts, audit_uuid: str) -> ActionPlan | None:
     """
     seen = await parts.store.get(Audit, audit_uuid)
     audit = await parts.store.claim(Audit, audit_uuid, parts.owner, parts.lease_s)
+    plan = None
     try:
         # Since it was seen to be due, somebody may have run it, or it was cancelled.
         if _due(parts, replace(audit, owner=seen.owner)):
             plan = await _run(parts, audit)
-        else:
-            plan = None
+    except IllegalTransition as moved_on:
+        log.warning("audit %s: outcome dropped: %s", audit_uuid, moved_on)
     except Conflict as conflict:
-        log.warning("audit %s: outcome dropped: %s", audit_uuid, conflict)
-        plan = None
-    # Whoever is stopped by anything else leaves its claim behind: when it runs out, others know that a run is undone.
+        log.warning("audit %s: its lease is lost, so this run comes to nothing: %s", audit_uuid, conflict)
+        return None
+    # Whoever stops otherwise leaves its claim behind: when it runs out, others see that a run was broken off.
     with contextlib.suppress(Conflict, NotFound):
         await parts.store.release(Audit, audit_uuid, parts.owner, audit.epoch)
     return plan
