@@ -27,6 +27,31 @@ if "RAY_ADDRESS" not in os.environ and not os.environ.get("TRIMTAB_RAY__ADDRESS"
 log = logging.getLogger(__name__)
 
 
+def listen_where_the_node_is() -> None:
+    """Make this replica of Serve listen at its node's own address, which is loopback in a local Ray.
+
+    Replicas have a server for each other that believes whatever it is sent, and Serve opens it at all addresses of the
+    machine: whoever reached it could run code here. To be called while the replica is made, before it listens.
+
+    Raises:
+        RuntimeError: this Serve opens it in another way.
+    """
+    from ray import util
+    from ray.serve._private import replica
+
+    place: Any = replica  # untyped
+    node_address: Any = util.get_node_ip_address  # untyped
+    listen = getattr(place, "add_port_to_grpc_server", None)
+    if listen is None:
+        raise RuntimeError("this version of Ray Serve is not known to listen at one address only")
+    node = node_address()
+
+    def at_the_node(server: Any, address: str) -> Any:
+        return listen(server, address.replace("[::]", f"[{node}]" if ":" in node else node))
+
+    place.add_port_to_grpc_server = at_the_node
+
+
 def start(settings: RaySettings, namespace: str) -> str | None:
     """A local Ray of modest size, or the cluster that was named; the address of its dashboard, if it has one.
 
