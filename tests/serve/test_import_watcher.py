@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.records import Action, ActionPlan, Audit, AuditTemplate, EfficacyIndicator, Goal, Strategy
+from trimtab.platform.store.port import StorePort
 from trimtab.platform.store.state import Store
 from trimtab.serve import watcher_database
 from trimtab.serve.compose import sync_catalogue
+from trimtab.serve.effects import settle
 from trimtab.serve.main import app
 
 ROW = "id INTEGER PRIMARY KEY, uuid TEXT, created_at DATETIME, updated_at DATETIME, deleted_at DATETIME, deleted INT"
@@ -147,6 +149,17 @@ def test_plans_come_with_actions_parents_and_indicators(store: Store) -> None:
     assert values == {"compute_nodes_count": 3.0, "ratio": 3.25}
 
 
+async def test_plans_of_the_past_stay_untouched_when_effects_are_measured(store: Store) -> None:
+    before = store.list(ActionPlan)
+
+    async def never(*_: Any) -> Any:
+        raise AssertionError("nothing of this cloud was measured then")
+
+    await settle(StorePort.direct(store), never, never, 60.0, lambda *_, **__: None, set())
+    assert store.list(ActionPlan) == before
+    assert {plan.state for plan in before} == {"SUCCEEDED", "CANCELLED"}
+
+
 def test_what_was_under_way_ends_cancelled_and_says_so(store: Store) -> None:
     assert store.get(Audit, "waiting").state == "CANCELLED"
     assert store.get(Audit, "alarm").state == "PENDING"
@@ -263,13 +276,15 @@ def test_a_file_that_is_no_watcher_database_is_left_alone(tmp_path: Path) -> Non
 
 def test_the_database_may_be_the_one_of_watchers_own_configuration(watcher: Watcher, tmp_path: Path) -> None:
     file = tmp_path / "watcher.conf"
-    file.write_text(f"[DEFAULT]\nstate_path = {tmp_path}/state\n[database]\nconnection = {watcher.url}\n")
+    file.write_text(
+        f"[DEFAULT]\nenable_authentication = false\nstate_path = {tmp_path}/state\n[database]\nconnection = {watcher.url}\n"
+    )
     answer = CliRunner().invoke(app, ["import", "watcher", "--config", str(file)])
     assert answer.exit_code == 0, repr(answer.exception)
     opened = Store(tmp_path / "state" / "trimtab.duckdb")
     assert len(opened.list(Audit)) == 4
     opened.close()
-    file.write_text("[DEFAULT]\n")
+    file.write_text("[DEFAULT]\nenable_authentication = false\n")
     for arguments, told in (
         (["--config", str(file)], r"has no \[database\]connection"),
         ([], "Say --db URL, or --config"),

@@ -95,7 +95,8 @@ def up(settings: Settings, console: Console, arguments: Mapping[str, object]) ->
     console.print(f"API            {addresses['api']}  (OpenAPI: {addresses['api']}/docs)")
     console.print(f"Ray dashboard  {addresses['dashboard']}")
     console.print(f"log            {log_file}")
-    console.print("stop it with   trimtab down")
+    where = [f"--{name.replace('_', '-')} {arguments[name]}" for name in ("config", "data_dir") if arguments.get(name)]
+    console.print(" ".join(["stop it with   trimtab down", *where]), soft_wrap=True)
 
 
 def serve_until_told(settings: Settings, console: Console) -> None:
