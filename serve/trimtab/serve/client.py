@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -25,6 +26,8 @@ class Unreachable(TrimtabError):
 class Client:
     """Talks to one Trimtab; with a token of Keystone's, which may also be in the environment variable TRIMTAB_TOKEN.
 
+    OS_CACERT names the certificates that the API's own is checked against, where the machine's do not know it.
+
     Raises (all methods):
         Unreachable: nothing answers. InvalidInput, Forbidden, NotFound, Conflict: as the API says (400, 401 and 403,
         404, 409).
@@ -35,7 +38,8 @@ class Client:
         if token := token or os.environ.get("TRIMTAB_TOKEN"):
             headers["X-Auth-Token"] = token
         self.url = url
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+        trusted = ssl.create_default_context(cafile=os.environ.get("OS_CACERT"))  # or whom this machine trusts
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, verify=trusted, trust_env=False)
 
     def __enter__(self) -> Self:
         return self
