@@ -276,15 +276,14 @@ def test_a_file_that_is_no_watcher_database_is_left_alone(tmp_path: Path) -> Non
 
 def test_the_database_may_be_the_one_of_watchers_own_configuration(watcher: Watcher, tmp_path: Path) -> None:
     file = tmp_path / "watcher.conf"
-    file.write_text(
-        f"[DEFAULT]\nenable_authentication = false\nstate_path = {tmp_path}/state\n[database]\nconnection = {watcher.url}\n"
-    )
+    open_to_all = "[DEFAULT]\nenable_authentication = false\n"
+    file.write_text(f"{open_to_all}state_path = {tmp_path}/state\n[database]\nconnection = {watcher.url}\n")
     answer = CliRunner().invoke(app, ["import", "watcher", "--config", str(file)])
     assert answer.exit_code == 0, repr(answer.exception)
     opened = Store(tmp_path / "state" / "trimtab.duckdb")
     assert len(opened.list(Audit)) == 4
     opened.close()
-    file.write_text("[DEFAULT]\nenable_authentication = false\n")
+    file.write_text(open_to_all)
     for arguments, told in (
         (["--config", str(file)], r"has no \[database\]connection"),
         ([], "Say --db URL, or --config"),
