@@ -41,7 +41,7 @@ def slow_port(stage: Stage, chance: Random) -> StorePort:
 
 def an_engine(stage: Stage, host: str, chance: Random) -> Any:
     parts = stage.parts(host, takes_s=4.0, store=slow_port(stage, chance), lease_s=9.0)
-    return serve_audits(parts, asyncio.Event(), idle_s=1.0, look_s=5.0)
+    return serve_audits(parts, asyncio.Event(), idle_s=3.0, look_s=6.0)
 
 
 def an_applier(stage: Stage, host: str, chance: Random) -> Any:
@@ -50,7 +50,7 @@ def an_applier(stage: Stage, host: str, chance: Random) -> Any:
     tools = Tools(cloud=None, clock=stage.clock, wall=stage.clock)  # type: ignore[arg-type]
     options: dict[str, Any] = {"handlers": parts.plugins.actions, "tools": tools, "limits": parts.limits}
     port = slow_port(stage, chance)
-    return serve_plans(port, f"applier@{host}", wake=asyncio.Event(), lease_s=9.0, workers=2, idle_s=1.0, **options)
+    return serve_plans(port, f"applier@{host}", wake=asyncio.Event(), lease_s=9.0, workers=2, idle_s=2.0, **options)
 
 
 def count(stage: Stage, kind: str, event: str) -> Counter[str]:
