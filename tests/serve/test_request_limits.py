@@ -225,3 +225,38 @@ async def test_pages_of_allowed_origins_may_call(served: Client) -> None:
     async with served() as http:
         answer = await http.options("/v1/audits", headers=asks)
         assert "access-control-allow-origin" not in answer.headers
+
+
+# -- pages of others, where nobody is asked who it is ---------------------------------------------------------------
+
+
+async def test_pages_of_others_cannot_use_this_machines_browser(served: Client) -> None:
+    body = {"goal": "dummy", "audit_type": "ONESHOT"}
+    async with served() as http:
+        for origin in ("https://evil.example", "null", "http://trimtab:1"):
+            answer = await http.post("/v1/audits", json=body, headers={"Origin": origin})
+            assert answer.status_code == 403, origin
+            assert "cors.allowed_origin" in answer.json()["error_message"]
+        assert (await http.post("/v1/audits", json=body, headers={"Origin": "http://trimtab:9322"})).status_code == 201
+        assert (await http.get("/v1/audits", headers={"Origin": "https://evil.example"})).status_code == 200
+        # A page of evil.example, whose name was made to lead here after it was loaded.
+        for host in (
+            "evil.example",
+            "evil.example:9322",
+            "localhost.evil.example",
+            "1.2.3.4.evil.example",
+            "",
+            "[",
+            "a.",
+        ):
+            answer = await http.get("/v1/audits", headers={"Host": host})
+            assert answer.status_code == 403, host
+        for host in ("localhost:9322", "127.0.0.1", "[::1]:9322", "192.0.2.1", "controller", "a.localhost"):
+            assert (await http.get("/v1/audits", headers={"Host": host})).status_code == 200, host
+    async with served(cors={"allowed_origin": "https://ours.example"}) as http:
+        ours = {"Origin": "https://ours.example"}
+        assert (await http.post("/v1/audits", json=body, headers=ours)).status_code == 201
+    async with served(host="192.0.2.1", insecure_no_auth=True) as http:
+        assert (await http.get("/v1/audits", headers={"Host": "trimtab.example"})).status_code == 200
+    async with served(address="10.0.0.1", trusted_proxies="10.0.0.1") as http:
+        assert (await http.get("/v1/audits", headers={"Host": "trimtab.example"})).status_code == 200

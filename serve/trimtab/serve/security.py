@@ -7,8 +7,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from trimtab.platform.secrets import hide_secrets
-from trimtab.platform.settings import CorsSettings, Settings, networks
+from trimtab.platform.settings import CorsSettings, Settings, is_loopback, networks
 from trimtab.serve.auth import Authentication
+from trimtab.serve.browsers import NoForeignPages
 from trimtab.serve.envelope import ProxyHeaders, RequestIds
 from trimtab.serve.keystone import Tokens, validator
 from trimtab.serve.limits import Buckets, RateLimit, SizeLimit
@@ -30,6 +31,9 @@ def protect(app: FastAPI, settings: Settings) -> None:
         unasked = frozenset[str]() if settings.enable_webhooks_auth else frozenset({"webhook:trigger"})
         app.state.policies = Policies(settings.policy_file, unasked)
         guarded = _authenticated(guarded, settings)
+    else:
+        by_name = is_loopback(settings.host) and not settings.trusted_proxies
+        guarded = NoForeignPages(guarded, settings.cors.allowed_origin, by_name=by_name)
     if settings.cors.allowed_origin:
         guarded = _cors(guarded, settings.cors)
     if settings.trusted_proxies:
