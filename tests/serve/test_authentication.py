@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +27,7 @@ from trimtab.serve.app import create_app
 from trimtab.serve.client import Client
 from trimtab.serve.keystone import KeystoneUnreachable, Tokens, validator
 from trimtab.serve.main import app as command_line
-from trimtab.serve.policy import DEFAULTS, Caller, Policies, read_rules, unknown
+from trimtab.serve.policy import DEFAULTS, OF_TRIMTAB, Caller, Policies, read_rules, unknown
 
 SERVICE_PASSWORD = "s3rvice-passw0rd"
 
@@ -413,6 +414,39 @@ def test_everything_wrong_in_a_policy_file_is_told_at_once(tmp_path: Path) -> No
     with pytest.raises(InvalidInput, match="cannot be read"):
         Policies(tmp_path / "none.yaml")
     assert unknown(["goals:get", "my_own_rule"]) == ["nothing asks after goals:get: did you mean goal:get?"]
+
+
+async def test_the_policy_file_of_the_documentation_does_what_is_said_there(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    rules, faults = read_rules(file)
+    assert (faults, unknown(rules)) == ([], [])
+    policies = Policies(file)
+
+    async def may(rule: str, caller: Caller) -> bool:
+        try:
+            await policies.judge(rule, caller)
+        except Forbidden:
+            return False
+        return True
+
+    looks_on = Caller("1", roles=("reader",), project_name="operations")
+    elsewhere = Caller("2", roles=("reader",), project_name="other")
+    admin, night = Caller("3", roles=("admin",)), Caller("4", user_name="night-shift")
+    assert [await may("audit:get_all", one) for one in (looks_on, elsewhere, admin, night)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert [await may("action_plan:start", one) for one in (looks_on, admin, night)] == [False, False, True]
+    assert await may("audit:create", admin)
+    for kind, acts in OF_TRIMTAB.items():
+        told = re.search(rf"`{kind}:\{{?([\w,]+)\}}?`", page)
+        assert told is not None, kind
+        assert sorted(told[1].split(",")) == sorted(acts), kind
 
 
 async def test_every_route_but_discovery_asks_after_a_rule_that_exists(idle: Any) -> None:
