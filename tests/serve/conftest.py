@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
+from trimtab.platform import engine
 from trimtab.platform.applier import serve_plans
 from trimtab.platform.clocks import PacedClock, WallClock
 from trimtab.platform.collector import Collector
@@ -110,7 +112,7 @@ async def whole(
         snapshot = await collector.freeze(scope, needs, failed, models)
         return Frozen(snapshot, snapshot)
 
-    parts = Parts(port, freeze, InProcess(), load(), PLANNERS, rehearse, settings.limits)
+    parts = Parts(port, freeze, InProcess(), load(), PLANNERS, rehearse, settings.limits, refresh=collector.collect)
     audits, plans = asyncio.Event(), asyncio.Event()
     tools = Tools(SimulatedDriver(call), PacedClock(*cloud.pace()), WallClock())
     tasks = []
@@ -169,6 +171,8 @@ async def whole(
             whatifs,
             data_model,
             collector.availability,
+            partial(engine.plan_candidate, parts),
+            partial(engine.plan_rollback, parts),
         )
     )
     transport = httpx.ASGITransport(app)

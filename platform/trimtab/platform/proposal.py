@@ -125,3 +125,29 @@ def steps_to_json(model: ClusterModel, steps: Iterable[Step]) -> list[dict[str, 
         else:
             rows.append({"act": step.action_type, "resource_id": step.resource_id, "parameters": dict(step.parameters)})
     return rows
+
+
+def steps_from_json(model: ClusterModel, rows: Iterable[Mapping[str, Any]]) -> tuple[list[Step], list[str]]:
+    """What `steps_to_json` wrote, in rows of a model that may be a later one; and what no longer holds in it."""
+    steps: list[Step] = []
+    gone: list[str] = []
+    for row in rows:
+        if "act" in row:
+            parameters = dict(row["parameters"])
+            host = int(model.host_rows_by_name([str(parameters.get("resource_name", ""))])[0])
+            at = host if row["act"] == "change_nova_service_state" else -1
+            steps.append(Act(row["act"], row["resource_id"], parameters, at))
+            continue
+        instance = int(model.instance_rows([row["instance"]])[0])
+        to = -1 if row["to"] is None else int(model.host_rows_by_name([row["to"]])[0])
+        if instance < 0:
+            gone.append(f"instance {row['instance']} is gone")
+        elif row["to"] is not None and to < 0:
+            gone.append(f"instance {row['instance']} should go to host {row['to']}, which is gone")
+        elif to >= 0 and model.host_of[instance] == to:
+            gone.append(f"instance {row['instance']} is on {row['to']} already")
+        elif model.host_of[instance] < 0:
+            gone.append(f"instance {row['instance']} is on no host any more")
+        else:
+            steps.append(Migrate(instance, to, bool(row["live"])))
+    return steps, gone

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
 from trimtab.platform.errors import IllegalTransition, InvalidInput
 from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, Explanation, Strategy
 from trimtab.platform.states import ActionState
 from trimtab.platform.store.views import View
 from trimtab.serve import plan_fields
-from trimtab.serve.arguments import Arguments, Route, describes, json_body, parsed_body, query, read_patch
+from trimtab.serve.arguments import Arguments, Nothing, Route, query, read_patch
 from trimtab.serve.patching import Operation
 from trimtab.serve.policy import allowed
 from trimtab.serve.resources import (
@@ -49,29 +49,16 @@ class ReasonPage(Arguments):
     action: str | None = None
 
 
-async def _nothing(request: Request) -> None:
-    """No body, or an empty object."""
-    if not (await request.body()).strip():
-        return
-    given = await parsed_body(request, "body")
-    if given != {}:
-        unknown = ", ".join(given) if isinstance(given, dict) else str(given)
-        raise InvalidInput(f"Unknown attribute for argument body: {unknown}")
-
-
-describes(_nothing, openapi=lambda: json_body({"type": "object", "maxProperties": 0}, required=False))
-
-
 Filtered = Annotated[PlanPage, Depends(query(PlanPage))]
 Reasons = Annotated[ReasonPage, Depends(query(ReasonPage))]
 Patch = Annotated[tuple[Operation, ...], Depends(read_patch)]
 Named = Annotated[View[ActionPlan], Depends(stored(ActionPlan, by_uuid=True))]
-Nothing = Annotated[None, Depends(_nothing)]
 MayList = Annotated[None, allowed("action_plan:get_all")]
 MayDetail = Annotated[None, allowed("action_plan:detail")]
 MaySee = Annotated[None, allowed("action_plan:get")]
 MayUpdate = Annotated[None, allowed("action_plan:update")]
 MayStart = Annotated[None, allowed("action_plan:start")]
+MayRollBack = Annotated[None, allowed("action_plan:rollback")]
 MayDelete = Annotated[None, allowed("action_plan:delete")]
 
 
@@ -175,6 +162,12 @@ async def start_plan(_: Nothing, seen: Named, wired: Wired, base: Base, asked: A
         raise InvalidInput(f"Couldn't start when state is '{now.state}'.") from error
     await wired.plan_started(started.uuid)
     return await show(wired, ACTION_PLANS, started, base, asked)
+
+
+@router.post("/{ident}/rollback", status_code=201)
+async def roll_back_plan(_: Nothing, seen: Named, wired: Wired, base: Base, asked: Asked, __: MayRollBack) -> Body:
+    """Make a plan that undoes what a plan did, as far as that can be done by now; it waits to be started."""
+    return await show(wired, ACTION_PLANS, await wired.plan_rollback(seen.row.uuid), base, asked)
 
 
 @router.patch("/{ident}")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
@@ -228,3 +228,18 @@ describes(
     ),
 )
 describes(read_any, openapi=lambda: json_body({}))
+
+
+async def nothing(request: Request) -> None:
+    """No body, or an empty object."""
+    if not (await request.body()).strip():
+        return
+    given = await parsed_body(request, "body")
+    if given != {}:
+        unknown = ", ".join(given) if isinstance(given, dict) else str(given)
+        raise InvalidInput(f"Unknown attribute for argument body: {unknown}")
+
+
+describes(nothing, openapi=lambda: json_body({"type": "object", "maxProperties": 0}, required=False))
+
+Nothing = Annotated[None, Depends(nothing)]

@@ -16,14 +16,14 @@ from trimtab.platform.states import AuditState
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.store.views import View
 from trimtab.serve import audit_fields, wire
-from trimtab.serve.arguments import NewObject, ReadOnly, Route, body, query, read_patch
+from trimtab.serve.arguments import NewObject, Nothing, ReadOnly, Route, body, query, read_patch
 from trimtab.serve.microversions import check_posted
 from trimtab.serve.parameters import checked
 from trimtab.serve.patching import Operation
 from trimtab.serve.policy import allowed
 from trimtab.serve.resources import Asked, Base, Mounted, Page, Shown, Wired, listing, show, stored
 from trimtab.serve.shapes import UUID
-from trimtab.serve.wire import AUDITS, Body
+from trimtab.serve.wire import ACTION_PLANS, AUDITS, Body
 
 router = APIRouter(prefix="/v1/audits", tags=["audits"], route_class=Route)
 
@@ -81,6 +81,7 @@ MayCreate = Annotated[None, allowed("audit:create")]
 MayUpdate = Annotated[None, allowed("audit:update")]
 MaySeeCandidates = Annotated[None, allowed("candidate:get_all")]
 MaySeeCandidate = Annotated[None, allowed("candidate:get")]
+MayPlanCandidate = Annotated[None, allowed("candidate:plan")]
 MayDelete = Annotated[None, allowed("audit:delete")]
 
 
@@ -130,6 +131,14 @@ async def show_candidate(ident: str, number: int, seen: Named, _: MaySeeCandidat
     if not rows:
         raise NotFound(f"Candidate {number} of audit {ident} could not be found")
     return {**wire.candidate(rows[-1]), "steps": rows[-1].steps}
+
+
+@router.post("/{ident}/candidates/{number}/plan", tags=["candidates"], status_code=201)
+async def plan_candidate(
+    _: Nothing, number: int, seen: Named, wired: Wired, base: Base, asked: Asked, __: MayPlanCandidate
+) -> Body:
+    """Plan a candidate that was not chosen, as the cloud is now; the audit's plan nobody started is SUPERSEDED."""
+    return await show(wired, ACTION_PLANS, await wired.plan_candidate(seen.row.uuid, number), base, asked)
 
 
 @router.post("", status_code=201)

@@ -113,6 +113,14 @@ class Client:
         """Start a recommended plan."""
         return self.request("POST", f"/v1/action_plans/{plan_uuid}/start", json={})
 
+    def plan_candidate(self, audit: str, number: int) -> Body:
+        """A plan of a candidate that was not chosen, as the cloud is now; the audit's earlier plan is SUPERSEDED."""
+        return self.request("POST", f"/v1/audits/{audit}/candidates/{number}/plan", json={})
+
+    def roll_back(self, plan_uuid: str) -> Body:
+        """A new plan that undoes what a plan did; it waits to be started."""
+        return self.request("POST", f"/v1/action_plans/{plan_uuid}/rollback", json={})
+
     def cancel_plan(self, plan_uuid: str) -> Body:
         """Cancel a plan: at once, or after what is running when it is at work."""
         state = self.show("action_plans", plan_uuid)["state"]

@@ -34,7 +34,7 @@ from trimtab.platform.model import ClusterModel, read_model, write_model
 from trimtab.platform.model.flat import Flat
 from trimtab.platform.plugins import load, scoring_engines
 from trimtab.platform.publishing import Sent, publish
-from trimtab.platform.records import Goal, Json, ScoringEngine, Strategy
+from trimtab.platform.records import ActionPlan, Goal, Json, ScoringEngine, Strategy
 from trimtab.platform.rules import AnyRule, read_rules
 from trimtab.platform.runtime import actors
 from trimtab.platform.runtime.compute import RayCompute
@@ -168,6 +168,7 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
         tell=gauges,
         weigh=settings.weigh_moves,
         down_after_s=settings.service_down_time_s,
+        refresh=partial(actors.collect_through, _actor("model")),
     )
     put_away = partial(
         housekeeping.put_away,
@@ -273,6 +274,18 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
     async def availability(needs: Sequence[Need]) -> Availability:
         return await from_model(model.availability, needs)
 
+    async def from_engine(method: Any, *args: Any) -> Any:
+        try:
+            return actors.answered(await method.remote(*args))
+        except RayError as error:
+            raise Conflict(f"the engine is restarting: ask again ({type(error).__name__})") from error
+
+    async def plan_candidate(audit_uuid: str, number: int) -> ActionPlan:
+        return await from_engine(engine.plan_candidate, audit_uuid, number)
+
+    async def plan_rollback(plan_uuid: str) -> ActionPlan:
+        return await from_engine(engine.plan_rollback, plan_uuid)
+
     async def snapshot() -> Snapshot:
         return (await actors.freeze_through(model, [], [], [])).snapshot
 
@@ -289,6 +302,8 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
         whatifs=WhatIfParts(SweepsPort(actors.call_of(_actor("state"), "sweeps")), snapshot, whatif_changed),
         data_model=data_model,
         availability=availability,
+        plan_candidate=plan_candidate,
+        plan_rollback=plan_rollback,
     )
 
 

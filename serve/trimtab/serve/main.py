@@ -224,6 +224,20 @@ def candidates(
     _print_json(rows) if as_json else console.print(candidates_table(rows, console.width))
 
 
+@audits.command("plan")
+def plan_candidate(
+    ident: Annotated[str, typer.Argument(help="Name or uuid.")],
+    candidate: Annotated[int, typer.Option(help="Its number, as `audit candidates --json` tells.")],
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Make a plan of a candidate that was not chosen; the audit's plan that nobody started is SUPERSEDED."""
+    with Client(url) as client:
+        plan = client.plan_candidate(ident, candidate)
+        actions, notes = client.all("actions", detail=True, action_plan_uuid=plan["uuid"]), client.notes(plan["uuid"])
+    _print_json({**plan, "notes": notes}) if as_json else _print_made(plan, actions, notes)
+
+
 @audits.command("cancel")
 def cancel_audit(ident: Annotated[str, typer.Argument(help="Name or uuid.")], url: Url = HERE) -> None:
     """Cancel an audit that has not ended."""
@@ -232,6 +246,13 @@ def cancel_audit(ident: Annotated[str, typer.Argument(help="Name or uuid.")], ur
 
 
 # -- plans -------------------------------------------------------------------------------------
+
+
+def _print_made(plan: dict[str, Any], actions: list[dict[str, Any]], notes: list[str]) -> None:
+    console.print(actions_table(actions))
+    for note in notes:
+        console.print(f"left out: {note}")
+    console.print(f"action plan [bold]{plan['uuid']}[/bold] is {plan['state']}: trimtab plan start {plan['uuid']}")
 
 
 @plans.command("list")
@@ -290,6 +311,15 @@ def start_plan(
         console.print(
             f"action plan is {plan['state']}" + (f": {plan['status_message']}" if plan["status_message"] else "")
         )
+
+
+@plans.command("rollback")
+def roll_back_plan(uuid: str, as_json: AsJson = False, url: Url = HERE) -> None:
+    """Make a plan that undoes what a plan did; start it with `trimtab plan start`."""
+    with Client(url) as client:
+        plan = client.roll_back(uuid)
+        actions, notes = client.all("actions", detail=True, action_plan_uuid=plan["uuid"]), client.notes(plan["uuid"])
+    _print_json({**plan, "notes": notes}) if as_json else _print_made(plan, actions, notes)
 
 
 @plans.command("cancel")

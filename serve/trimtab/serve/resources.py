@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from trimtab.platform.collector import Availability
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model.flat import Flat
-from trimtab.platform.records import Json, Record
+from trimtab.platform.records import ActionPlan, Json, Record
 from trimtab.platform.settings import Settings
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.platform.store.port import StorePort, SweepsPort
@@ -50,6 +50,8 @@ class Backend:
     whatifs: WhatIfParts
     data_model: Callable[[Sequence[Json]], Awaitable[Flat]]  # the compute model within a scope
     availability: Callable[[Sequence[Need]], Awaitable[Availability]]  # whether these things are measured
+    plan_candidate: Callable[[str, int], Awaitable[ActionPlan]]  # of an audit (uuid): see `engine.afterwards`
+    plan_rollback: Callable[[str], Awaitable[ActionPlan]]  # of a plan (uuid): likewise
 
 
 def backend(request: Request) -> Backend:

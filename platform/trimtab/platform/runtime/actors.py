@@ -23,6 +23,7 @@ from trimtab.platform.collector import Collector
 from trimtab.platform.errors import CloudUnavailable, TrimtabError
 from trimtab.platform.model.flat import flat
 from trimtab.platform.publishing import Sent
+from trimtab.platform.records import ActionPlan
 from trimtab.platform.snapshot import Need
 
 log = logging.getLogger(__name__)
@@ -280,6 +281,20 @@ class Engine(Looping):
                 log.warning("effects could not be measured: %s: %s", type(error).__name__, error)
             await asyncio.sleep(1.0)
 
+    def plan_candidate(self, audit_uuid: str, number: int) -> Answer:
+        """See `engine.plan_candidate`."""
+        return self._made(engine.plan_candidate(self._parts.parts, audit_uuid, number))
+
+    def plan_rollback(self, plan_uuid: str) -> Answer:
+        """See `engine.plan_rollback`."""
+        return self._made(engine.plan_rollback(self._parts.parts, plan_uuid))
+
+    def _made(self, making: Coroutine[Any, Any, ActionPlan]) -> Answer:
+        try:
+            return Answer(self._run(making))
+        except TrimtabError as error:
+            return Answer(error=error)
+
     def wake(self) -> None:
         """There is a new audit."""
         self._loop.call_soon_threadsafe(self._wake.set)
@@ -380,3 +395,17 @@ async def freeze_through(
             if last:
                 raise CloudUnavailable(f"the model is not to be had at the moment: {type(error).__name__}") from error
     raise AssertionError("unreachable")
+
+
+async def collect_through(model: Any) -> int:
+    """Have the model actor collect now; the new version.
+
+    Raises:
+        CloudUnavailable: the actor is being restarted.
+        TrimtabError: the cloud cannot be read.
+    """
+    try:
+        version: int = answered(await model.collect.remote())
+    except RayError as error:
+        raise CloudUnavailable(f"the model is restarting: ask again ({type(error).__name__})") from error
+    return version

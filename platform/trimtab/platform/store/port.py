@@ -314,6 +314,20 @@ class StorePort:
         }
         return await self._call("save_outcome", (audit_uuid,), outcome)
 
+    async def save_plan(
+        self,
+        audit_uuid: str,
+        plan: ActionPlan,
+        actions: Sequence[Action],
+        indicators: Sequence[EfficacyIndicator] = (),
+        explanations: Sequence[Explanation] = (),
+        *,
+        supersedes: str | None = None,
+    ) -> ActionPlan:
+        """See `Store.save_plan`."""
+        rows = (audit_uuid, plan, list(actions), list(indicators), list(explanations))
+        return await self._call("save_plan", rows, {"supersedes": supersedes})
+
     async def sync_catalogue(
         self,
         goals: Sequence[Goal],

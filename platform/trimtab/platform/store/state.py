@@ -493,6 +493,37 @@ class Store:
                 tx.edit(audit, {**changes, **({} if status_message is None else {"status_message": status_message})})
             return tx.move(stored, "launch", {}, None) if stored is not None and launch else stored
 
+    def save_plan(
+        self,
+        audit_uuid: str,
+        plan: ActionPlan,
+        actions: Sequence[Action],
+        indicators: Sequence[EfficacyIndicator] = (),
+        explanations: Sequence[Explanation] = (),
+        *,
+        supersedes: str | None = None,
+    ) -> ActionPlan:
+        """Store another plan of an audit, all or nothing; returns it as stored.
+
+        Args:
+            audit_uuid: the audit.
+            plan: its `audit_id` is filled in here.
+            actions: of the plan.
+            indicators: of the plan.
+            explanations: of the plan.
+            supersedes: given, the audit's plans that nobody started become SUPERSEDED, with this as the reason.
+        """
+        with self._transaction() as tx:
+            audit = tx.get(Audit, audit_uuid, deleted=True)
+            if supersedes is not None:
+                earlier = {"audit_id": audit.id, "state": PlanState.RECOMMENDED}
+                tx.move_all(ActionPlan, earlier, "supersede", {}, supersedes)
+            (stored,) = tx.insert([replace(plan, audit_id=audit.id)])
+            tx.insert([replace(action, action_plan_id=stored.id) for action in actions], read_back=False)
+            tx.insert([replace(indicator, action_plan_id=stored.id) for indicator in indicators], read_back=False)
+            tx.insert([replace(one, action_plan_id=stored.id) for one in explanations], read_back=False)
+            return stored
+
     def sync_catalogue(
         self,
         goals: Sequence[Goal],
