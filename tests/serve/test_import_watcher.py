@@ -283,10 +283,13 @@ def test_the_database_may_be_the_one_of_watchers_own_configuration(watcher: Watc
     opened = Store(tmp_path / "state" / "trimtab.duckdb")
     assert len(opened.list(Audit)) == 4
     opened.close()
+    answer = CliRunner().invoke(app, ["import", "watcher", "--from", str(file), "--data-dir", str(tmp_path / "other")])
+    assert answer.exit_code == 0, repr(answer.exception)
+    assert (tmp_path / "other" / "trimtab.duckdb").exists()
     file.write_text(open_to_all)
     for arguments, told in (
         (["--config", str(file)], r"has no \[database\]connection"),
-        ([], "Say --db URL, or --config"),
+        ([], "Say --db URL, or --from"),
     ):
         answer = CliRunner().invoke(app, ["import", "watcher", *arguments])
         assert re.search(told, str(answer.exception))

@@ -27,10 +27,10 @@ def _group() -> None:
 def import_watcher(
     db: Annotated[
         str | None,
-        typer.Option(
-            envvar="TRIMTAB_WATCHER_DB",
-            help="Watcher's database, such as mysql://user:password@host/watcher; else that of --config watcher.conf.",
-        ),
+        typer.Option(envvar="TRIMTAB_WATCHER_DB", help="Watcher's database: mysql://user:password@host/watcher."),
+    ] = None,
+    watchers: Annotated[
+        Path | None, typer.Option("--from", help="Watcher's watcher.conf, whose [database]connection is taken.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Trimtab's data folder.")] = None,
     config: ConfigFile = None,
@@ -49,9 +49,11 @@ def import_watcher(
     if not dry_run:
         only_when_stopped(settings, "stop it with `trimtab down` for as long as the import takes")
     if db is None:
-        if config is None or config.suffix != ".conf":
-            raise InvalidInput("where is Watcher's database? Say --db URL, or --config /etc/watcher/watcher.conf")
-        db = watcher_database.connection_in(config)
+        if watchers is None and config is not None and config.suffix == ".conf":
+            watchers = config
+        if watchers is None:
+            raise InvalidInput("where is Watcher's database? Say --db URL, or --from /etc/watcher/watcher.conf")
+        db = watcher_database.connection_in(watchers)
     found = watcher_database.translate(watcher_database.read(db), resume=resume, deleted=deleted)
     table = Table("", "in Watcher", "left out: deleted", *([] if dry_run else ["brought", "here already"]))
     notes = list(found.notes)
