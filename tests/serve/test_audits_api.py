@@ -197,6 +197,23 @@ async def test_names_are_cut_at_63_characters_and_made_up_when_missing(idle: Any
         assert re.fullmatch(name, made["name"]), made["name"]
 
 
+async def test_a_name_of_digits_is_taken_for_an_id(idle: Any) -> None:
+    made = await idle.post("/v1/audits", {**ONESHOT, "name": "4711"})
+    assert (await idle.http.get("/v1/audits/4711")).status_code == 404
+    assert await idle.get(f"/v1/audits/{idle.store.get(Audit, made['uuid']).id}") == made
+    zeros = await idle.post("/v1/audits", {**ONESHOT, "name": "007"})
+    assert await idle.get("/v1/audits/007") == zeros, "no id is written so"
+
+
+async def test_an_audit_stays_when_its_template_goes(idle: Any) -> None:
+    template = await idle.post("/v1/audit_templates", {"name": "at", "goal": "dummy", "strategy": "dummy"})
+    made = await idle.post("/v1/audits", {"audit_type": "ONESHOT", "audit_template_uuid": template["uuid"]})
+    assert (await idle.http.delete("/v1/audit_templates/at")).status_code == 204
+    assert await idle.get(f"/v1/audits/{made['uuid']}") == made
+    answer = await idle.http.post("/v1/audits", json={"audit_type": "ONESHOT", "audit_template_uuid": template["uuid"]})
+    assert (answer.status_code, fault(answer)) == (400, "The audit template UUID or name specified is invalid")
+
+
 async def test_goals_and_strategies_are_named_by_uuid_name_or_number(idle: Any) -> None:
     goal, strategy = await idle.get("/v1/goals/dummy"), await idle.get("/v1/strategies/dummy")
     numbers = {"goal": idle.store.get(Goal, "dummy").id, "strategy": idle.store.get(Strategy, "dummy").id}

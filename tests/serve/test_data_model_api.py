@@ -7,7 +7,10 @@ import pytest
 
 from trimtab.platform.collector import Availability
 from trimtab.platform.model import ClusterModel
+from trimtab.platform.model.flat import Flat
 from trimtab.platform.snapshot import Need
+from trimtab.serve.data_model import as_json
+from trimtab.serve.microversions import HIGHEST
 from trimtab.serve.strategy_state import needs, state
 
 VERSION = "OpenStack-API-Version"
@@ -27,6 +30,10 @@ async def test_the_data_model_lists_every_server_with_its_node_and_every_empty_n
     assert rows == sorted(rows, key=lambda row: (row["node_uuid"], row.get("server_uuid", "")))
     assert all(len(row) == (26 if "server_uuid" in row else 14) for row in rows)
     assert rows == (await idle.get("/v1/data_model/", data_model_type="compute"))["context"]
+
+
+def test_an_empty_model_has_no_rows() -> None:
+    assert json.loads(as_json(Flat({"node_uuid": []}, {"server_uuid": []}, []), HIGHEST)) == {"context": []}
 
 
 async def test_rows_are_for_one_audit_what_its_scope_leaves(idle: Any) -> None:

@@ -42,7 +42,7 @@ from trimtab.platform.records import (
 )
 from trimtab.serve.app import PARTS
 
-EXAMPLES = int(os.environ.get("TRIMTAB_FUZZ_EXAMPLES", "3"))  # of each operation, right and wrong ones each
+EXAMPLES = int(os.environ.get("TRIMTAB_FUZZ_EXAMPLES", "2"))  # of each operation, right and wrong ones each
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
     response_schema_conformance,

@@ -351,9 +351,43 @@ async def test_v1_lists_the_collections_of_the_version(shared: Any, version: str
 
 async def test_openapi_describes_what_dependencies_read(shared: Any) -> None:
     paths = (await shared.get("/openapi.json"))["paths"]
-    names = [one["name"] for one in paths["/v1/strategies"]["get"]["parameters"]]
-    assert set(names) == {"limit", "marker", "sort_key", "sort_dir", "goal"}
+    names = {one["name"] for one in paths["/v1/strategies"]["get"]["parameters"] if "name" in one}
+    assert names == {"limit", "marker", "sort_key", "sort_dir", "goal"}
     post = paths["/v1/audit_templates"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(post["required"]) == {"name", "goal"}
     patch = paths["/v1/audit_templates/{ident}"]["patch"]["requestBody"]["content"]["application/json"]["schema"]
     assert patch["items"]["required"] == ["op", "path"]
+    start = paths["/v1/action_plans/{ident}/start"]["post"]["requestBody"]
+    assert (start["required"], start["content"]["application/json"]["schema"]["maxProperties"]) == (False, 0)
+
+
+async def test_openapi_names_every_answer_and_error_and_no_422(shared: Any) -> None:
+    document = await shared.get("/openapi.json")
+    assert {"Goal", "AuditLine", "ActionPlan", "Error"} <= set(document["components"]["schemas"])
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    names = set()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            names.add(operation["operationId"])
+            fine = [code for code in operation["responses"] if code < "300"]
+            assert len(fine) == 1, (method, path)
+            assert "422" not in operation["responses"]
+            assert path in {"/", "/metrics"} or {"400", "406", "503"} <= set(operation["responses"])
+            if "{ident}" in path:
+                assert operation["responses"]["404"] == {"$ref": "#/components/responses/Error404"}
+            if fine[0] in {"200", "201"}:
+                assert operation["responses"][fine[0]]["content"], (method, path)
+    assert len(names) == sum(map(len, document["paths"].values())), "operations have names of their own"
+
+
+async def test_openapi_knows_which_fields_old_clients_lack(shared: Any) -> None:
+    known = (await shared.get("/openapi.json"))["components"]["schemas"]
+    for title in ("Audit", "ActionPlan", "Action", "AuditTemplate"):
+        gated = set(known[title]["properties"]) - set(known[title]["required"])
+        kinds = {"Audit": "audit", "ActionPlan": "action_plan", "Action": "action", "AuditTemplate": "audit_template"}
+        assert gated == {name for kind, name in FIELDS if kind == kinds[title]} - {"force"}
+        assert all("since microversion 1." in known[title]["properties"][name]["description"] for name in gated)
+    keys = (await shared.get("/openapi.json"))["paths"]["/v1/audits"]["get"]["parameters"]
+    (sort_key,) = (one["schema"]["enum"] for one in keys if one.get("name") == "sort_key")
+    assert {"id", "goal_name", "created_at"} <= set(sort_key)
+    assert not {"owner", "epoch", "deleted"} & set(sort_key)
