@@ -277,6 +277,10 @@ class Settings(BaseSettings):
     rollback_when_actionplan_failed: bool = Field(
         False, description="Undo what a plan did when one of its actions fails"
     )
+    abort_when_cancelled: bool = Field(True, description="Live migrations of a plan that is cancelled are aborted")
+    action_timeouts_s: dict[str, float] = Field(
+        {}, description="By action type, seconds after which it is given up; others have migration_deadline_s"
+    )
 
     keystone_authtoken: KeystoneSettings = KeystoneSettings()
     cors: CorsSettings = CorsSettings()

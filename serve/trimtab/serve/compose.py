@@ -339,6 +339,8 @@ async def apply_forever(settings: Settings, wake: asyncio.Event) -> None:
             rollback=settings.rollback_when_actionplan_failed,
             lease_s=settings.lease_s,
             workers=settings.applier_workers,
+            abort=settings.abort_when_cancelled,
+            timeouts_s=settings.action_timeouts_s,
         )
     finally:
         await cancelled(beside)

@@ -252,7 +252,8 @@ def _print_made(plan: dict[str, Any], actions: list[dict[str, Any]], notes: list
     console.print(actions_table(actions))
     for note in notes:
         console.print(f"left out: {note}")
-    console.print(f"action plan [bold]{plan['uuid']}[/bold] is {plan['state']}: trimtab plan start {plan['uuid']}")
+    line = f"action plan [bold]{plan['uuid']}[/bold] is {plan['state']}: trimtab plan start {plan['uuid']}"
+    console.print(line, soft_wrap=True)
 
 
 @plans.command("list")

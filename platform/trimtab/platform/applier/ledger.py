@@ -65,7 +65,7 @@ class Ledger:
 
     async def write(self, action: Action, event: str, message: str | None = None, **changes: Any) -> Action:
         """Let something happen to an action; if its record has moved on without us, take over what it says."""
-        if event not in {"begin", "revert"}:
+        if event not in {"begin", "revert", "cancel"}:  # after these it is at work
             changes["finished_at"] = self.moment()
         try:
             row = await self.store.transition(

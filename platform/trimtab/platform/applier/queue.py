@@ -33,6 +33,8 @@ async def serve_plans(
     workers: int = 1,
     idle_s: float = 1.0,
     room: Room | None = None,
+    abort: bool = False,
+    timeouts_s: Mapping[str, float] | None = None,
 ) -> None:
     """Run PENDING and abandoned plans, oldest first, until cancelled; several appliers share the work by claims.
 
@@ -48,6 +50,8 @@ async def serve_plans(
         workers: plans at once.
         idle_s: see `wake`.
         room: see `run_plan`.
+        abort: see `run_plan`.
+        timeouts_s: see `run_plan`.
     """
     slots = Slots(limits)
     running: dict[str, asyncio.Task[ActionPlan]] = {}
@@ -72,6 +76,8 @@ async def serve_plans(
                         lease_s=lease_s,
                         room=room,
                         slots=slots,
+                        abort=abort,
+                        timeouts_s=timeouts_s,
                     )
                 )
             signals = {asyncio.ensure_future(wake.wait()), asyncio.ensure_future(tools.wall.sleep(idle_s))}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trimtab.platform.applier.ledger import NOT_DONE, Ledger, disables, may_have_worked, named
@@ -13,6 +14,7 @@ from trimtab.platform.applier.walk import Slots
 from trimtab.platform.clocks import cloud_time
 from trimtab.platform.contracts import ActionHandler, Tools
 from trimtab.platform.errors import ActionFailed, ActionSkipped, CloudError, TrimtabError
+from trimtab.platform.lease import cancelled
 from trimtab.platform.records import Action
 from trimtab.platform.states import ActionState
 from trimtab.platform.watch import patiently
@@ -20,6 +22,8 @@ from trimtab.platform.watch import patiently
 log = logging.getLogger(__name__)
 
 ROLLBACK_FAILED = "Rollback failed"
+GRACE_POLLS = 15  # looks at the cloud that a handler has beyond its time-out, to stop what it began
+ENDLESS = frozenset({"nop", "sleep"})  # after these nothing tells whether they were done
 
 
 @dataclass(slots=True)
@@ -31,6 +35,10 @@ class Steps:
     tools: Tools
     slots: Slots
     room: Room
+    timeouts_s: Mapping[str, float] = field(default_factory=dict)  # by action type, on the cloud's clock
+    running: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # what handlers execute now
+    aborting: dict[str, asyncio.Task[bool]] = field(default_factory=dict)  # asked to stop; whether they were
+    aborted: set[str] = field(default_factory=set)  # those among them that were stopped because the plan was cancelled
 
     def begin(self, action: Action) -> Coroutine[Any, Any, None]:
         """What the walk calls when it gives an action its slot."""
@@ -62,9 +70,12 @@ class Steps:
                 return  # a person was quicker
         asked_at = cloud_time(self.tools, action.started_at.timestamp()) if resumed and action.started_at else None
         try:
-            await handler.execute(wanted, asked_at=asked_at)
+            await self._execute(action, handler, wanted, asked_at)
         except Exception as error:  # noqa: BLE001 - as above
             await self.ledger.write(action, "fail", f"Action failed in execute: {_reason(action, error)}")
+            return
+        if action.uuid in self.aborted:
+            await self.end_aborted(action)
             return
         try:  # before success is written: whoever is killed here proves it again
             await handler.post_condition(wanted)
@@ -73,11 +84,84 @@ class Steps:
         else:
             await self.ledger.write(action, "succeed")
 
+    async def _execute(self, action: Action, handler: ActionHandler, wanted: Any, asked_at: float | None) -> None:
+        """Let the handler work: until it is done, somebody aborts it, or its time is over."""
+        work = asyncio.ensure_future(handler.execute(wanted, asked_at=asked_at))
+        self.running[action.uuid] = work
+        limit = self.timeouts_s.get(action.action_type)
+        alarm = None
+        if limit is not None:  # handlers have the same patience; who hangs all the same is stopped a little later
+            alarm = asyncio.ensure_future(self.tools.clock.sleep(limit + GRACE_POLLS * self.tools.poll_s))
+        try:
+            await asyncio.wait({work, alarm} if alarm else {work}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await _give_up(handler, wanted, limit)
+            if not (work.cancelled() and action.uuid in self.aborted):
+                work.result()
+        except Exception:
+            # It may have seen that it was stopped before the one who stopped it.
+            if action.uuid not in self.aborting or not await self.aborting[action.uuid]:
+                raise
+            self.aborted.add(action.uuid)
+        finally:
+            self.running.pop(action.uuid, None)
+            await cancelled({task for task in (work, alarm) if task is not None})
+
+    async def abort_running(self) -> None:
+        """Stop what runs and can be stopped; the rest ends by itself."""
+        fresh = [uuid for uuid in self.running if uuid not in self.aborting]
+        self.aborting |= {uuid: asyncio.ensure_future(self._abort(uuid)) for uuid in fresh}
+        await asyncio.gather(*(self.aborting[uuid] for uuid in fresh))
+
+    async def _abort(self, uuid: str) -> bool:
+        """Ask for one action to be stopped; whether it was."""
+        action = self.ledger.actions[uuid]
+        if action.state == ActionState.ONGOING:
+            action = await self.ledger.write(action, "cancel")
+        if action.state != ActionState.CANCELLING:
+            return False
+        try:
+            handler, wanted = self._handler(action)
+            stopped = await handler.abort(wanted)
+        except Exception as error:  # noqa: BLE001 - as in _perform
+            log.warning("%s could not be aborted: %s", named(action), _reason(action, error))
+            return False
+        work = self.running.get(uuid)
+        if stopped and work is not None and not work.done():
+            self.aborted.add(uuid)
+            work.cancel()
+        return stopped
+
+    async def end_aborted(self, action: Action) -> None:
+        """End an action that was aborted: CANCELLED, or SUCCEEDED where it was too late."""
+        reached = action.action_type not in ENDLESS
+        try:
+            handler, wanted = self._handler(action)
+            if reached:
+                await handler.post_condition(wanted)
+        except Exception:  # noqa: BLE001 - as in _perform
+            reached = False
+        if reached:
+            await self.ledger.write(action, "succeed")
+        else:
+            await self.ledger.write(action, "stopped", "Aborted because its plan was cancelled")
+
+    async def finish_abort(self, action: Action) -> None:
+        """Bring an abort to its end that an applier before us began."""
+        try:
+            handler, wanted = self._handler(action)
+            await handler.abort(wanted)
+        except Exception as error:  # noqa: BLE001 - as in _perform
+            log.warning("%s could not be aborted: %s", named(action), _reason(action, error))
+        await self.end_aborted(action)
+
     def _handler(self, action: Action) -> tuple[ActionHandler, Any]:
         kind = self.handlers.get(action.action_type)
         if kind is None:
             raise ActionFailed(f"Error loading plugin '{action.action_type}'")
-        return kind(self.tools), kind.schema.model_validate(action.input_parameters)
+        limit = self.timeouts_s.get(action.action_type)
+        tools = self.tools if limit is None else replace(self.tools, deadline_s=limit)
+        return kind(tools), kind.schema.model_validate(action.input_parameters)
 
     async def _recheck(self, action: Action, lost: Sequence[str]) -> None:
         """Skip what can no longer be done safely because something before it was not done.
@@ -144,6 +228,17 @@ class Steps:
             note = f"not enabled again: {error}"
         if note not in (action.status_message or ""):
             await self.ledger.remark(action, f"{action.status_message}; {note}")
+
+
+async def _give_up(handler: ActionHandler, wanted: Any, limit: float | None) -> None:
+    """Stop what has had its time.
+
+    Raises:
+        ActionFailed: always.
+    """
+    stopped = await handler.abort(wanted)
+    still = "" if stopped else "; it may still be under way in the cloud"
+    raise ActionFailed(f"it was given up after {limit:g} s{still}")
 
 
 def _reason(action: Action, error: Exception) -> str:

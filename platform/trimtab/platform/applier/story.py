@@ -6,6 +6,7 @@ handlers look at the cloud before they ask it for anything.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,12 +17,14 @@ from trimtab.platform.applier.step import ROLLBACK_FAILED, Steps
 from trimtab.platform.applier.walk import Slots, check_graph, walk
 from trimtab.platform.contracts import ActionHandler, Tools
 from trimtab.platform.errors import Conflict, IllegalTransition, PlanError
-from trimtab.platform.lease import while_held
+from trimtab.platform.lease import cancelled, while_held
 from trimtab.platform.proposal import Limits
 from trimtab.platform.records import Action, ActionPlan
 from trimtab.platform.states import ActionState, PlanState
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.watch import Watch
+
+CANCEL_LOOK_S = 0.5  # wall seconds between two looks whether the plan was cancelled, while something runs
 
 
 async def run_plan(
@@ -36,6 +39,8 @@ async def run_plan(
     lease_s: float = 30.0,
     room: Room | None = None,
     slots: Slots | None = None,
+    abort: bool = False,
+    timeouts_s: Mapping[str, float] | None = None,
 ) -> ActionPlan:
     """Run a PENDING plan, or one that somebody left unfinished, to its end.
 
@@ -49,6 +54,8 @@ async def run_plan(
         rollback: when an action fails, undo what succeeded.
         lease_s: wall seconds after which the plan of a dead owner is free; renewed three times as often.
         room: how to find out whether a destination still has room; by default from the cloud's inventory.
+        abort: when the plan is cancelled, stop what runs and can be stopped, as live migrations can.
+        timeouts_s: by action type, seconds of the cloud's clock after which an action is given up.
         slots: given when several plans share one set of limits; `limits` is not used then.
 
     Returns:
@@ -69,8 +76,9 @@ async def run_plan(
     tools = replace(tools, cloud=Watch(tools.cloud))
     slots = slots or Slots(limits)
     ledger = Ledger(store, plan, owner, tools.wall)
-    steps = Steps(ledger, handlers, tools, slots, room or CloudRoom(tools, rules=tools.extra.get("rules", ())))
-    story = _Story(ledger, steps, slots, rollback)
+    room = room or CloudRoom(tools, rules=tools.extra.get("rules", ()))
+    steps = Steps(ledger, handlers, tools, slots, room, timeouts_s or {})
+    story = _Story(ledger, steps, slots, rollback, abort)
     try:
         return await while_held(store, plan, owner, lease_s, tools.wall, story.tell())
     finally:
@@ -86,6 +94,7 @@ class _Story:
     steps: Steps
     slots: Slots
     rollback: bool
+    abort: bool
 
     async def tell(self) -> ActionPlan:
         """Begin or resume, do what is to be done, end."""
@@ -100,8 +109,15 @@ class _Story:
             return await ledger.advance("fail", str(error))
         if self._rolling_back():
             rows = [action for action in rows if action.state == ActionState.ONGOING]
+        for action in [one for one in rows if _being_aborted(one)]:
+            await self.steps.finish_abort(action)
+        rows = [self.ledger.actions[action.uuid] for action in rows]
         after = {action.uuid: action.parents for action in rows}
-        await walk(rows, after, self.slots, self.steps.begin, idle=_final, may_start=self._may_start)
+        watching = asyncio.ensure_future(self._abort_when_cancelled()) if self.abort else None
+        try:
+            await walk(rows, after, self.slots, self.steps.begin, idle=_final, may_start=self._may_start)
+        finally:
+            await cancelled([watching] if watching is not None else [])
         if self._rolling_back():
             return await self._roll_back()
         if ledger.plan.state == PlanState.CANCELLING:
@@ -114,6 +130,19 @@ class _Story:
         plan = await self.ledger.look()
         return plan.state == PlanState.ONGOING and not self._rolling_back()
 
+    async def _abort_when_cancelled(self) -> None:
+        """Ends with the first look that finds the plan CANCELLING, when all that runs has been asked to stop."""
+        while True:
+            await self.ledger.wall.sleep(CANCEL_LOOK_S)
+            if not self.steps.running:
+                continue
+            try:
+                plan = await self.ledger.look()
+            except Conflict:
+                return  # it is somebody else's; whoever holds the lease hears of it
+            if plan.state == PlanState.CANCELLING and not self._rolling_back():
+                await self.steps.abort_running()
+
     async def _end(self) -> ActionPlan:
         states = {action.state for action in self.ledger.actions.values()}
         message = self.ledger.outcome()
@@ -124,7 +153,9 @@ class _Story:
     def _rolling_back(self) -> bool:
         """Whether a failure is to be undone; once begun it is brought to its end, whatever the settings say now."""
         states = {action.state for action in self.ledger.actions.values()}
-        if ActionState.CANCELLING in states:
+        if any(
+            action.state == ActionState.CANCELLING and action.finished_at for action in self.ledger.actions.values()
+        ):
             return True
         return self.rollback and ActionState.FAILED in states and self.ledger.plan.state == PlanState.ONGOING
 
@@ -159,6 +190,11 @@ class _Story:
         stuck = sum(ledger.actions[action.uuid].state == ActionState.FAILED for action in undo)
         outcome = f"{stuck} of {len(undo)} could not be undone" if stuck else f"{len(undo)} undone"
         return await ledger.advance("fail", f"Rolled back because {why}: {outcome}")
+
+
+def _being_aborted(action: Action) -> bool:
+    """Whether an abort was asked for while it ran; what is rolled back had come to an end before."""
+    return action.state == ActionState.CANCELLING and action.finished_at is None
 
 
 def _final(action: Action) -> bool:
