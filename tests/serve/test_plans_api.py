@@ -350,6 +350,12 @@ async def test_an_action_has_watchers_fields_whole_and_in_short(idle: Any) -> No
     assert set(whole) - set(old.json()) == {"status_message"}
 
 
+async def test_an_action_of_a_type_that_is_gone_is_shown_without_description(idle: Any) -> None:
+    _, plan, _ = plan_of(idle)
+    action = idle.store.create(Action(uuid=str(uuid4()), action_plan_id=plan.id, action_type="gone", state="PENDING"))
+    assert (await idle.get(f"/v1/actions/{action.uuid}"))["description"] == ""
+
+
 async def test_actions_are_filtered_by_plan_or_audit_and_come_in_the_order_they_were_made(idle: Any) -> None:
     audit, plan, actions = plan_of(idle)
     _, other, others = plan_of(idle)

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trimtab.serve.keystone import KeystoneUnreachable, Tokens
 from trimtab.serve.limits import Buckets, address, too_many
-from trimtab.serve.transport import one_form
+from trimtab.serve.transport import below_mount, one_form
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,8 @@ class Authentication:
 
     def _open(self, scope: Scope) -> bool:
         """Whether everybody may ask: judged by the path that will be routed, not by the one that was written."""
-        path, mount = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-        if path.startswith(f"{mount}/"):
-            path = path[len(mount) :]
-        if not path.startswith("/"):
+        _, path = below_mount(scope)
+        if path and not path.startswith("/"):
             return False
         path = one_form(path)
         return path == "/" or (not self._webhooks and path.startswith("/v1/webhooks/"))

@@ -28,10 +28,9 @@ class Transport:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        mount = scope.get("root_path", "").rstrip("/")
-        inside = scope["path"].startswith(f"{mount}/")
-        path = one_form(scope["path"][len(mount) :] if inside else scope["path"])
-        whole = f"{mount if inside else ''}{path}"
+        mount, rest = below_mount(scope)
+        path = one_form(rest)
+        whole = f"{mount}{path}"
         given = dict(scope.get("state", {}))  # of this request alone
         scope = {**scope, "path": whole, "raw_path": whole.encode(errors="replace"), "state": given}
         given["show_deleted"] = any(name == SHOW_DELETED and value for name, value in scope["headers"])
@@ -55,6 +54,14 @@ class Transport:
             await Response(status_code=200)(scope, receive, with_headers)
             return
         await self.app(scope, receive, with_headers)
+
+
+def below_mount(scope: Scope) -> tuple[str, str]:
+    """The prefix we are mounted at (empty where the path is not below it) and the rest of the path, perhaps nothing."""
+    path, mount = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    if mount and (path == mount or path.startswith(f"{mount}/")):
+        return mount, path[len(mount) :]
+    return "", path
 
 
 def one_form(path: str) -> str:
