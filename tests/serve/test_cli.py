@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,13 @@ class Kept:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--json").stdout)
 
+    def listening_elsewhere(self) -> set[str]:
+        """Addresses beside loopback at which any of the processes listens."""
+        everywhere = [one for process in self.family for one in process.net_connections("inet")]
+        ips = {one.laddr.ip.removeprefix("::ffff:") for one in everywhere if one.status == psutil.CONN_LISTEN}
+        assert ips, "nothing listens at all"
+        return {ip for ip in ips if not ip_address(ip).is_loopback}
+
     def left(self) -> list[psutil.Process]:
         """Processes that still live, of those there were at the start."""
         _, alive = psutil.wait_procs(list(self.family), timeout=20)
@@ -204,6 +212,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
 @pytest.mark.timeout(600)
 def test_up_audits_applies_exports_and_goes_down_without_a_trace(kept: Kept, tmp_path: Path) -> None:
     kept.up()
+    assert kept.listening_elsewhere() == set()
     assert "runs already" in kept.run("up", "--port", str(kept.port), fails=True).stderr
 
     audit = kept.json("audit", "create", "--goal", "server_consolidation", "--name", "first")
