@@ -101,6 +101,7 @@ def test_lists_maps_and_whole_sections_may_be_written_as_openstack_does_or_as_js
             "TRIMTAB_CORS__MAX_AGE": "6",
             "TRIMTAB_GRAFANA_CLIENT__DATABASE_MAP": "host_cpu_usage:prod,instance_cpu_usage:test",
             "TRIMTAB_GRAFANA_CLIENT__RETENTION_PERIODS": '{"day": 86400}',
+            "TRIMTAB_ACTION_TIMEOUTS_S": "migrate:60, resize:1.5",
         },
     )
     assert rows["trusted_proxies"]["value"] == ["10.0.0.0/8", "::1"]
@@ -108,6 +109,11 @@ def test_lists_maps_and_whole_sections_may_be_written_as_openstack_does_or_as_js
     assert rows["cors.max_age"]["value"] == 6
     assert rows["grafana_client.database_map"]["value"] == {"host_cpu_usage": "prod", "instance_cpu_usage": "test"}
     assert rows["grafana_client.retention_periods"]["value"] == {"day": 86400}
+    assert rows["action_timeouts_s"]["value"] == {"migrate": 60.0, "resize": 1.5}
+    for wrong, why in (("migrate", "no colon in 'migrate'"), ("migrate:soon", "valid number"), ("migrate:0", "than 0")):
+        told = trimtab("config", "check", environ={"TRIMTAB_ACTION_TIMEOUTS_S": wrong})
+        assert told[0] == 1
+        assert re.search(rf"action_timeouts_s = '{wrong}' \(environment TRIMTAB_ACTION_TIMEOUTS_S\): .*{why}", told[2])
 
 
 def test_secrets_are_never_shown(trimtab: Trimtab, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def _mapped(value: Any) -> Any:
 
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
 TextByName = Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)]
-SecondsByName = Annotated[dict[str, int], NoDecode, BeforeValidator(_mapped)]
+WholeSecondsByName = Annotated[dict[str, int], NoDecode, BeforeValidator(_mapped)]
+SecondsByName = Annotated[dict[str, Annotated[float, Field(gt=0)]], NoDecode, BeforeValidator(_mapped)]
 
 
 def is_loopback(host: str) -> bool:
@@ -146,7 +147,7 @@ class GrafanaSettings(Section):
     attribute_map: TextByName = Field({}, description="Attribute of a resource that the query names it by")
     translator_map: TextByName = Field({}, description="Kind of database: influxdb")
     query_map: TextByName = Field({}, description="Query")
-    retention_periods: SecondsByName = Field(
+    retention_periods: WholeSecondsByName = Field(
         {"one_week": 604_800, "one_month": 2_592_000, "five_years": 31_556_952},
         description="Seconds that each of InfluxDB's retention policies keeps",
     )
@@ -278,7 +279,7 @@ class Settings(BaseSettings):
         False, description="Undo what a plan did when one of its actions fails"
     )
     abort_when_cancelled: bool = Field(True, description="Live migrations of a plan that is cancelled are aborted")
-    action_timeouts_s: dict[str, float] = Field(
+    action_timeouts_s: SecondsByName = Field(
         {}, description="By action type, seconds after which it is given up; others have migration_deadline_s"
     )
 
