@@ -13,7 +13,7 @@ from numba import njit
 
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
-from trimtab.strategies.feasibility import Field, fits, may_join, put
+from trimtab.strategies.feasibility import Field, fits, may_join, put, unbound
 
 ROUNDS = 3  # hosts that could not be emptied are tried again so often: others may have gone by then
 
@@ -30,6 +30,7 @@ def best_fit(field: Field, host_of: Ints, used: Floats, instance: int, hosts: In
     """Of the first `count` hosts the allowed one with the least weighted room left over; -1 when there is none."""
     best, least = -1, np.inf
     at = host_of[instance]
+    anywhere = unbound(field, instance)
     for k in range(count):
         host = hosts[k]
         if host == at:
@@ -41,7 +42,9 @@ def best_fit(field: Field, host_of: Ints, used: Floats, instance: int, hosts: In
                 rest = np.inf
                 break
             rest += (weight[r] * room) ** 2
-        if rest < least and may_join(field, host_of, instance, host):
+            if rest >= least:
+                break
+        if rest < least and (anywhere or may_join(field, host_of, instance, host)):
             best, least = host, rest
     return best
 

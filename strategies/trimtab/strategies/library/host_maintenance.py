@@ -21,6 +21,7 @@ from trimtab.platform.errors import StrategyError
 from trimtab.platform.model import MEMORY, ClusterModel, InstanceState
 from trimtab.platform.model.compute import Bools, Ints
 from trimtab.platform.proposal import Act, Candidate, Migrate, Step
+from trimtab.platform.rules import bound_by_rules
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import MIGRATES_LIVE, note, note_instances, where_it_is
@@ -124,9 +125,16 @@ class HostMaintenance:
             if model.enabled[host] or model.disabled_reason[host] != REASON
         ]
         steps += [Migrate(instance, host, bool(runs[instance])) for instance, host in moves.tolist()]
-        steps += [Migrate(instance, -1, bool(runs[instance])) for instance in elsewhere.tolist()]
+        found = _elsewhere(model, moves, elsewhere, source, opened)
+        bound = bound_by_rules(model)  # the cloud's own choice does not know the rules
+        steps += [
+            Migrate(instance, int(found[instance]) if bound[instance] else -1, bool(runs[instance]))
+            for instance in elsewhere.tolist()
+        ]
         steps += [Act("stop", model.instance_id(int(row)), {}) for row in np.flatnonzero(stops)]
         gone = len(moves) + len(elsewhere)
+        failed = np.zeros(model.instances, bool)
+        failed[list(snapshot.failed_before)] = True
         down = source & ~model.up
         because = (
             f"{', '.join(parameters.hosts())}: {gone} of {int(there.sum())} instances migrate, "
@@ -160,8 +168,13 @@ class HostMaintenance:
                     ),
                     *note_instances(
                         model,
-                        _homeless(model, moves, elsewhere, source, opened),
+                        np.isin(np.arange(model.instances), elsewhere) & (found < 0),
                         "{count} instances find no room on any host as far as the model knows: the cloud may refuse",
+                    ),
+                    *note_instances(
+                        model,
+                        (runs | rests) & failed,
+                        "{count} instances failed to move in an earlier plan of this audit: they are tried again",
                     ),
                     *note_instances(model, there & model.locked, "{count} instances stay: locked"),
                     *note_instances(
@@ -202,18 +215,17 @@ def _packed(model: ClusterModel, leaving: Bools, backups: Ints) -> tuple[Ints, I
     return moves, used[~model.enabled[used]]
 
 
-def _homeless(model: ClusterModel, moves: Ints, elsewhere: Any, source: Bools, opened: Ints) -> Bools:
-    """Those of `elsewhere` for which no host has room after the moves, [V]."""
+def _elsewhere(model: ClusterModel, moves: Ints, elsewhere: Any, source: Bools, opened: Ints) -> Ints:
+    """A host with room after the moves for each of `elsewhere`, -1 where there is none, [V]."""
     host_of = model.host_of.copy()
     host_of[moves[:, 0]] = moves[:, 1]
     receives = model.usable & ~source
     receives[opened] = True
     queue = elsewhere[np.lexsort((elsewhere, -model.demand[elsewhere, MEMORY]))].astype(np.int32)
-    found = _given(model, host_of, queue, receives, np.zeros(model.hosts))[:, 0]
-    lost = np.zeros(model.instances, bool)
-    lost[elsewhere] = True
-    lost[found] = False
-    return lost
+    given = _given(model, host_of, queue, receives, np.zeros(model.hosts))
+    found = np.full(model.instances, -1, np.int32)
+    found[given[:, 0]] = given[:, 1]
+    return found
 
 
 def _given(model: ClusterModel, host_of: Ints, queue: Ints, receives: Bools, key: Any) -> Ints:

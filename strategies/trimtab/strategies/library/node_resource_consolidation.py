@@ -18,6 +18,7 @@ from pydantic import Field as Option
 from trimtab.platform.contracts import Context
 from trimtab.platform.model import VCPU
 from trimtab.platform.proposal import Candidate, Migrate, Step
+from trimtab.platform.rules import bound_by_rules
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, note
@@ -85,8 +86,9 @@ class NodeResourceConsolidation:
         if auto:
             steps += [switch(model, int(host), enabled=False, reason=CONSOLIDATED) for host in (*idle, *leaving)]
         live = MIGRATES_LIVE[model.state[moves[:, 0]]]
+        bound = bound_by_rules(model)  # the cloud's own choice does not know the rules
         steps += [
-            Migrate(instance, -1 if auto else host, runs)
+            Migrate(instance, -1 if auto and not bound[instance] else host, runs)
             for (instance, host), runs in zip(moves.tolist(), live.tolist(), strict=True)
         ]
         if auto:

@@ -30,8 +30,10 @@ from trimtab.platform.errors import StrategyError
 from trimtab.platform.model import DISK, MEMORY, VCPU, ClusterModel, StorageModel
 from trimtab.platform.model.compute import Codes, Ints
 from trimtab.platform.proposal import Act, Candidate, Migrate, Step
+from trimtab.platform.rules import bound_by_rules
 from trimtab.platform.schema import CLOSED, without
 from trimtab.platform.snapshot import Need, Snapshot
+from trimtab.strategies.draining import best_fit
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.given import DONE, REASONS, follow
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE
@@ -198,6 +200,9 @@ class _Work:
         self._host_of = model.host_of.copy()
         self._used = used_of(self._field, self._host_of)
         self._destination_of = self._destinations()
+        self._bound, self._weight = bound_by_rules(model), np.ones(self._field.need.shape[1])
+        leaving = np.isin(np.arange(model.hosts), self.model.host_of[self.instances])
+        self._receivers = np.flatnonzero(model.usable & ~leaving).astype(np.int32)
         self._free = storage.free_gb.copy() if storage is not None else np.empty(0)
         self._idle = movable(storage) if storage is not None else np.empty(0, bool)
         self._pool_rows = _rows_of(storage.pool_names if storage is not None else None)
@@ -325,6 +330,12 @@ class _Work:
         if destination == -2:
             self.left["instances were to go to a host that the model does not have"] += 1
             return
+        if destination == -1 and self._bound[row]:  # the cloud's own choice does not know the rules
+            hosts = self._receivers
+            destination = best_fit(self._field, self._host_of, self._used, row, hosts, len(hosts), self._weight)
+            if destination < 0:
+                self.left["instances stay: their rules leave no host with room"] += 1
+                return
         if destination >= 0:
             here, there = np.array([row], np.int32), np.array([destination], np.int32)
             outcome = int(follow(self._field, self._host_of, self._used, self.model.usable, here, there)[0])
