@@ -35,7 +35,7 @@ def _stamp(name: str) -> Path:
 
 
 def missing(name: str) -> str | None:
-    """Why an environment cannot be used, for a skip; None when it is there."""
+    """Why an environment cannot be used; None when it is there."""
     stamp = _stamp(name)
     if stamp.exists() and stamp.read_text() == _mark(name):
         return None
@@ -70,7 +70,7 @@ def make(name: str) -> None:
 
 
 def main(wanted: list[str]) -> None:
-    """Make what is missing, one line each; a failure is told and leaves the tests to skip."""
+    """Make what is missing, one line each; a failure is told here and by every test that needs it."""
     for name in wanted or names():
         if missing(name) is not None:
             print(f"making the environment {name}", flush=True)
