@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -54,30 +55,33 @@ class Backend:
     plan_rollback: Callable[[str], Awaitable[ActionPlan]]  # of a plan (uuid): likewise
 
 
-def backend(request: Request) -> Backend:
+# Dependencies are coroutines, even where they wait for nothing: FastAPI runs plain functions in threads, one hop each.
+
+
+async def backend(request: Request) -> Backend:
     """The backend of this application."""
     return request.app.state.backend
 
 
-def version(request: Request) -> Version:
+async def version(request: Request) -> Version:
     """The microversion this request is answered in (set by the application's middleware)."""
     return request.state.version
 
 
-def show_deleted(request: Request) -> bool:
+async def show_deleted(request: Request) -> bool:
     """Whether the client asked to be shown deleted rows too (set by the application's middleware)."""
     return request.state.show_deleted
 
 
-def base_url(request: Request) -> str:
+async def base_url(request: Request) -> str:
     """Scheme and host, without any mount prefix: clients append paths themselves."""
     asked = request.base_url  # unlike the whole URL it has no query string, which may be no text at all
     return f"{asked.scheme}://{asked.netloc}"
 
 
-def mounted_url(request: Request) -> str:
+async def mounted_url(request: Request) -> str:
     """Scheme, host and mount prefix: for discovery and `Location`."""
-    return base_url(request) + request.scope.get("root_path", "").rstrip("/")
+    return await base_url(request) + request.scope.get("root_path", "").rstrip("/")
 
 
 Wired = Annotated[Backend, Depends(backend)]
@@ -186,7 +190,12 @@ async def listing(
 
 def sort_keys(resource: wire.Resource) -> frozenset[str]:
     """All that a list can be sorted by."""
-    return frozenset({column.name for column in fields(resource.kind)} - UNSORTED | {*resource.sort_keys})
+    return _sortable(resource.kind).union(resource.sort_keys)
+
+
+@cache
+def _sortable(kind: type[Record]) -> frozenset[str]:
+    return frozenset({column.name for column in fields(kind)} - UNSORTED)
 
 
 def page_size(page: Page, highest: int) -> int:

@@ -25,16 +25,17 @@ from trimtab.platform.store.views import Related
 from trimtab.serve.microversions import Version, shown
 
 Body = dict[str, Any]
+TIMESTAMPS = ("created_at", "updated_at", "deleted_at")
 
 
 def aware(moment: datetime | None) -> str | None:
     """Row times: ISO 8601 with offset, whole seconds."""
-    return moment.astimezone(UTC).replace(microsecond=0).isoformat() if moment else None
+    return moment.astimezone(UTC).isoformat(timespec="seconds") if moment else None
 
 
 def naive(moment: datetime | None) -> str | None:
     """Schedule times: ISO 8601, UTC without offset."""
-    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() if moment else None
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") if moment else None
 
 
 def links(base: str, collection: str, ident: str | int) -> list[Body]:
@@ -175,8 +176,11 @@ class Resource:
 
     def line(self, row: Record, related: Related, base: str, version: Version) -> Body:
         """The object as a line of the short list."""
-        whole = self._whole(row, related, base)
-        short = {name: whole[name] for name in (self.ident, *self.brief, "links")}
+        ident, known = getattr(row, self.ident), self.fields(row, related)
+        short = {self.ident: ident}
+        for name in self.brief:
+            short[name] = known[name] if name in known else aware(getattr(row, name))
+        short["links"] = links(base, self.collection, ident)
         if self.kind is Audit:
             short["force"] = False  # Watcher's short list never knew it
         return shown(self.kind.kind, short, version)
@@ -185,7 +189,7 @@ class Resource:
         ident = getattr(row, self.ident)
         body = {self.ident: ident, **self.fields(row, related), "links": links(base, self.collection, ident)}
         if self.timestamps:
-            body |= {name: aware(getattr(row, name)) for name in ("created_at", "updated_at", "deleted_at")}
+            body |= {name: aware(getattr(row, name)) for name in TIMESTAMPS}
         return body
 
 
