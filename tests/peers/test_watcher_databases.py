@@ -82,7 +82,7 @@ def fill(address: sa.URL) -> None:
 
         add("goals", 1, name="dummy", display_name="Dummy goal", efficacy_specification=[])
         add("strategies", 1, name="dummy", display_name="Dummy", goal_id=1, parameters_spec={})
-        add("audit_templates", 1, name="nächtlich", description="für alle", goal_id=1, strategy_id=1,
+        add("audit_templates", 1, name="nächtlich", description="über Nacht", goal_id=1, strategy_id=1,
             scope=[{"compute": [{"host_aggregates": [{"id": 1}]}]}], default_parameters={"para1": 4.5})  # fmt: skip
         both = {"goal_id": 1, "strategy_id": 1, "scope": []}
         add("audits", 1, name="done", audit_type="ONESHOT", state="SUCCEEDED", parameters={"para1": 3.2}, force=True,
@@ -203,7 +203,7 @@ def test_everything_comes_over_as_it_was(address: sa.URL, tmp_path: Path) -> Non
     assert answer.exit_code == 0, repr(answer.exception)
     store = Store(tmp_path / "trimtab.duckdb")
     template = store.get(AuditTemplate, "nächtlich")
-    assert (template.description, template.default_parameters) == ("für alle", {"para1": 4.5})
+    assert (template.description, template.default_parameters) == ("über Nacht", {"para1": 4.5})
     assert template.scope == [{"compute": [{"host_aggregates": [{"id": 1}]}]}]
     assert template.created_at == WHEN.replace(tzinfo=UTC)
     assert template.goal_id == store.get(Goal, "dummy").id

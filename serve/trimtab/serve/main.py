@@ -62,7 +62,6 @@ app.add_typer(scoring, name="scoringengine")
 app.add_typer(bench, name="bench")
 app.add_typer(configs, name="config")
 app.add_typer(db, name="db")
-app.command()(sync)
 app.add_typer(imports, name="import")
 app.add_typer(whatifs, name="whatif")
 
@@ -147,6 +146,9 @@ def down(
 
 
 # -- audits ------------------------------------------------------------------------------------
+
+
+app.command()(sync)
 
 
 def _parameters(pairs: Iterable[str]) -> dict[str, Any]:
