@@ -146,6 +146,8 @@ class _Journey:
         if self.foreign is None:
             self.foreign = self._not_ours(await self.tools.cloud.migrations(self.instance))
         server = await self._look()
+        if server.status == "VERIFY_RESIZE" and not server.task_state:
+            return await self._confirm(server)
         if _busy(server):
             self.refused = 0
             return False
@@ -164,6 +166,22 @@ class _Journey:
             raise ActionFailed(_not_on(self.instance, self.source, server.host))
         if not self.accepted:
             await self._ask()
+        return False
+
+    async def _confirm(self, server: Server) -> bool:
+        """Confirm a cold migration of ours that has arrived; somebody else's resize or migration is left alone.
+
+        Raises:
+            ActionFailed: the instance waits for somebody else's word.
+        """
+        history = await self.tools.cloud.migrations(self.instance)
+        ours = [m for m in history if m.id not in (self.foreign or ()) and self._leads_there(m)]
+        if not ours or not self._at_the_end(server):
+            raise ActionFailed(
+                f"Instance {self.instance} waits on {server.host} for its resize to be confirmed or reverted: "
+                "do that first"
+            )
+        await self.tools.cloud.confirm_resize(self.instance)
         return False
 
     async def stop(self) -> str | None:
