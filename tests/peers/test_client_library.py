@@ -16,6 +16,25 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 NOBODY = "c0ffee00-0000-4000-8000-000000000000"
 
 
+# All that there is, and is called in this file and in that of the command lines: a newer client shows what it adds.
+METHODS = {
+    **dict.fromkeys(("audit", "audit_template"), "create delete get list update"),
+    "action_plan": "cancel delete get list start update",
+    "action": "get list update",
+    "strategy": "get list state",
+    **dict.fromkeys(("goal", "scoring_engine", "service"), "get list"),
+    "data_model": "list",
+}
+COMMANDS = {
+    **dict.fromkeys(("audit", "audittemplate"), "create delete list show update"),
+    "actionplan": "cancel delete list show start update",
+    "action": "list show update",
+    "strategy": "list show state",
+    **dict.fromkeys(("goal", "scoringengine", "service"), "list show"),
+    "datamodel": "list",
+}
+
+
 class RaisedError(Exception):
     """What the library raised: the name of its exception and its text."""
 
@@ -59,6 +78,14 @@ def worker() -> Iterator[Worker]:
 @pytest.fixture(scope="module", params=[None, "1.0", "1.7", "1.latest"], ids=lambda version: version or "default")
 def library(request: pytest.FixtureRequest, worker: Worker, trimtab: Trimtab) -> Library:
     return Library(worker, trimtab.url, request.param)
+
+
+def test_every_function_and_command_is_tried(worker: Worker) -> None:
+    told = worker.ask(do="tell")
+    assert set(told["methods"]) == {f"{name}.{one}" for name, every in METHODS.items() for one in every.split()}
+    assert set(told["commands"]) == {
+        f"optimize_{name}_{one}" for name, every in COMMANDS.items() for one in every.split()
+    }
 
 
 @pytest.mark.parametrize(
