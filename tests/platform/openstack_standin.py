@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
@@ -217,7 +218,31 @@ class StandIn:
         if failing:
             said = "Instance is busy, it is being moved already"
             return JSONResponse({"conflictingRequest": {"message": said, "code": 409}}, failing.pop(0))
+        with self._turn:
+            self._happen(request.path_params["uuid"], body)
         return Response(status_code=202)
+
+    def _happen(self, uuid: str, body: dict[str, Any]) -> None:
+        """What a server's action does to it, at once."""
+        server = next((one for one in self.servers if one["id"] == uuid), None)
+        kind = next(iter(body))
+        if server is None or kind not in ("migrate", "os-migrateLive", "confirmResize"):
+            return
+        if kind == "confirmResize":
+            server["status"] = "ACTIVE"
+            return
+        source, to = server["OS-EXT-SRV-ATTR:host"], body[kind]["host"]
+        cold = kind == "migrate"
+        self.migrations.append(
+            {
+                "id": len(self.migrations) + 1, "instance_uuid": uuid, "source_compute": source, "dest_compute": to,
+                "migration_type": "migration" if cold else "live-migration",
+                "status": "finished" if cold else "completed",
+                "created_at": datetime.now(UTC).isoformat(), "updated_at": datetime.now(UTC).isoformat(),
+            }
+        )  # fmt: skip
+        server["status"] = "VERIFY_RESIZE" if cold else "ACTIVE"
+        server["OS-EXT-SRV-ATTR:host"] = to
 
     def _token(self, _: Request) -> Response:
         with self._turn:
