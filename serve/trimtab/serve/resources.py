@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -190,12 +189,14 @@ async def listing(
 
 def sort_keys(resource: wire.Resource) -> frozenset[str]:
     """All that a list can be sorted by."""
-    return _sortable(resource.kind).union(resource.sort_keys)
+    known = _SORTABLE.get(resource.collection)
+    if known is None:
+        columns = {column.name for column in fields(resource.kind)} - UNSORTED
+        known = _SORTABLE[resource.collection] = frozenset(columns.union(resource.sort_keys))
+    return known
 
 
-@cache
-def _sortable(kind: type[Record]) -> frozenset[str]:
-    return frozenset({column.name for column in fields(kind)} - UNSORTED)
+_SORTABLE: dict[str, frozenset[str]] = {}  # by collection
 
 
 def page_size(page: Page, highest: int) -> int:
