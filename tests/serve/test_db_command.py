@@ -127,6 +127,23 @@ def test_the_copy_can_be_put_back_and_no_copy_is_overwritten(desk: Desk, store: 
     assert copy.exists()
 
 
+def test_a_copy_beside_the_log_of_another_file_is_refused_until_that_is_removed(desk: Desk) -> None:
+    killed = "from trimtab.platform.store.state import os, Path, Store; import sys; "
+    killed += "kept = Store(Path(sys.argv[1])); os._exit(0)"
+    subprocess.run([sys.executable, "-c", killed, str(desk.file)], check=True, timeout=60)
+    log = desk.folder / "trimtab.duckdb.wal"
+    assert log.exists(), "a process that is killed leaves its log"
+    copy = desk.folder / "copy.duckdb"
+    left = log.read_bytes()
+    desk.run("db", "backup", str(copy))
+    desk.file.write_bytes(copy.read_bytes())
+    log.write_bytes(left)
+    for command in ("version", "upgrade"):
+        assert "remove what is named .wal and start again" in desk.refused("db", command)
+    log.unlink()
+    assert "nothing to do" in desk.run("db", "upgrade")
+
+
 def test_a_newer_file_is_refused_and_left_as_it_is(desk: Desk) -> None:
     desk.run("db", "upgrade")
     with duckdb.connect(str(desk.file)) as con:

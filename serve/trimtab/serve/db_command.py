@@ -108,7 +108,8 @@ def backup(
 ) -> None:
     """Copy all records into another file, also while Trimtab runs.
 
-    To go back to it: `trimtab down`, put it in the place of trimtab.duckdb in the data folder, `trimtab up`.
+    To go back to it: `trimtab down`, put it in the place of trimtab.duckdb in the data folder and remove
+    trimtab.duckdb.wal there, `trimtab up`.
     """
     settings = settings_or_exit(config, data_dir=data_dir)
     ask_store(settings, "backup", file.absolute())

@@ -42,6 +42,18 @@ def copy_name(path: Path, version: int) -> Path:
     return name
 
 
+def why_closed(path: Path, error: duckdb.Error) -> Conflict | InvalidInput:
+    """Why a file could not be opened, in words that help."""
+    if "lock" in str(error):
+        return Conflict(f"{path} is open in another program: {error}")
+    if "replaying WAL" in str(error):
+        return InvalidInput(
+            f"{path}.wal has changes of another file than {path}: "
+            "where a copy was put in its place, remove what is named .wal and start again"
+        )
+    return InvalidInput(f"{path} cannot be opened as a store: {error}")
+
+
 def must_exist(path: Path) -> None:
     """For those who look after a file and make none.
 
@@ -61,10 +73,8 @@ def version_of(path: Path) -> int:
     must_exist(path)
     try:
         con = duckdb.connect(str(path), read_only=True)
-    except duckdb.IOException as error:
-        if "lock" in str(error):
-            raise Conflict(f"{path} is open in another program: stop it first") from error
-        raise InvalidInput(f"{path} cannot be opened as a store: {error}") from error
+    except duckdb.Error as error:
+        raise why_closed(path, error) from error
     try:
         row = con.execute("SELECT max(version) FROM schema_version").fetchone()
     except duckdb.CatalogException as error:

@@ -608,10 +608,8 @@ class Store:
 def _connect(path: Path | None) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(path) if path else ":memory:", config=SETTINGS)
-    except duckdb.IOException as error:
-        if "lock" in str(error):
-            raise Conflict(f"{path} is open in another program: {error}") from error
-        raise InvalidInput(f"{path} cannot be opened as a store: {error}") from error
+    except duckdb.Error as error:
+        raise copies.why_closed(path or Path("the store"), error) from error
 
 
 def _own(path: Path) -> IO[str]:
