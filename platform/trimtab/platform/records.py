@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 Json = dict[str, Any]
+R = TypeVar("R", bound="Record")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,33 @@ class Record:
     updated_at: datetime | None = None
     deleted_at: datetime | None = None
     deleted: int = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as plain values: many rows go from process to process, and slots one by one are three times slower."""
+        return made, (type(self), _slots(type(self)).values(self))
+
+
+class _Slots(NamedTuple):
+    values: Callable[[Record], tuple[Any, ...]]
+    setters: Sequence[Callable[[Record, Any], None]]
+
+
+_KNOWN: dict[type[Record], _Slots] = {}
+
+
+def _slots(kind: type[Record]) -> _Slots:
+    if kind not in _KNOWN:
+        names = [one.name for one in fields(kind)]
+        _KNOWN[kind] = _Slots(attrgetter(*names), [getattr(kind, name).__set__ for name in names])
+    return _KNOWN[kind]
+
+
+def made(kind: type[R], values: Sequence[Any]) -> R:
+    """The record with these values, one for each field in their order; much faster than keywords."""
+    record = object.__new__(kind)
+    for put, value in zip(_slots(kind).setters, values, strict=True):
+        put(record, value)
+    return record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from trimtab.platform.errors import InvalidInput
-from trimtab.platform.records import Record
+from trimtab.platform.records import Record, made
 
 R = TypeVar("R", bound=Record)
 
@@ -130,7 +130,7 @@ def from_cell(column: Column, cell: Any) -> Any:
     if cell is None:
         return None if column.optional else column.fallback()
     if column.type == "json":
-        return [] if cell == "[]" else json.loads(cell)  # most lists are empty
+        return [] if cell == "[]" else {} if cell == "{}" else json.loads(cell)  # most are empty
     return cell.replace(tzinfo=UTC) if column.type == "time" else cell
 
 
@@ -146,8 +146,7 @@ def to_row(record: Record) -> tuple[Any, ...]:
 
 def from_row(kind: type[R], row: Sequence[Any]) -> R:
     """The record of one row, given in the order of `columns`."""
-    cells = zip(columns(kind).values(), row, strict=True)
-    return kind(**{column.name: from_cell(column, cell) for column, cell in cells})
+    return made(kind, [from_cell(column, cell) for column, cell in zip(columns(kind).values(), row, strict=True)])
 
 
 def to_arrow(kind: type[Record], rows: Sequence[tuple[Any, ...]]) -> pa.Table:

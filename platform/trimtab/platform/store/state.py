@@ -38,6 +38,7 @@ from trimtab.platform.records import (
 )
 from trimtab.platform.states import PlanState
 from trimtab.platform.store import catalogue, copies, purging, query, restoring, views
+from trimtab.platform.store.kept import Kept
 from trimtab.platform.store.schema import prepare
 from trimtab.platform.store.transaction import Move, Outcomes, Transaction, fence
 
@@ -83,6 +84,7 @@ class Store:
 
     def __init__(self, path: Path | None, now: Callable[[], datetime] = utc_now) -> None:
         self._now, self._lock = now, threading.RLock()
+        self._kept = Kept()
         self._owned = _own(path) if path else None
         try:
             self._con: duckdb.DuckDBPyConnection | None = _connect(path)
@@ -107,12 +109,12 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return tx.get(kind, ident, deleted=deleted)
 
     def find(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> R | None:
         """Like `get`, but None when there is none."""
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return tx.find(kind, ident, deleted=deleted)
 
     def list(
@@ -133,7 +135,7 @@ class Store:
         Raises:
             InvalidInput: unknown column, sort key or direction, or a limit below one. NotFound: unknown marker.
         """
-        with self._transaction() as tx:
+        with self._reading() as tx:
             paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
             return tx.rows(kind, where or {}, **cast("dict[str, Any]", paging))
 
@@ -154,28 +156,28 @@ class Store:
         `called` narrows it: `{"goal_id": "dummy"}` to those whose goal, deleted or not, has this uuid or name.
         """
         paging = {"limit": limit, "marker": marker, "sort_key": sort_key, "sort_dir": sort_dir, "deleted": deleted}
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return views.view(tx, kind, where or {}, called or {}, paging)
 
     def view_one(self, kind: type[R], ident: int | str, *, deleted: bool = False) -> views.View[R]:
         """Like `get`, with what the row points at."""
-        with self._transaction() as tx:
+        with self._reading() as tx:
             row = tx.get(kind, ident, deleted=deleted)
             return views.View([row], views.related(tx, kind, [row], deleted=deleted))
 
     def related(self, row: Record, *, deleted: bool = False) -> views.Related:
         """What a row points at."""
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return views.related(tx, type(row), [row], deleted=deleted)
 
     def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> int:
         """How many live records match."""
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return tx.count(kind, where or {})
 
     def claimable(self, kind: type[C], states: Sequence[str]) -> Rows[C]:
         """Records in these states without a valid lease, oldest first."""
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return tx.claimable(kind, states)
 
     def runnable_audits(self, within_s: float = 0.0, since: datetime | None = None) -> Rows[Audit]:
@@ -184,17 +186,17 @@ class Store:
         Of those that only wait for their next run: where it comes within so many seconds, where their time is over, and
         what was changed `since` a moment.
         """
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return tx.runnable(timedelta(seconds=within_s), since)
 
     def events(self, after_id: int = 0, limit: int = 1000, record_uuid: str | None = None) -> Rows[Event]:
         """What happened after the event with this id, oldest first; of one record if `record_uuid` is given."""
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return tx.events(after_id, limit, record_uuid)
 
     def newest_event(self) -> int:
         """The id of the newest event; 0 where nothing has happened yet."""
-        with self._transaction() as tx:
+        with self._reading() as tx:
             return tx.newest_event()
 
     def feed(self, name: str) -> int:
@@ -588,12 +590,18 @@ class Store:
         return self._con
 
     @contextmanager
+    def _reading(self) -> Iterator[Transaction]:
+        """Like `_transaction`, where nothing is written: nobody else writes meanwhile, so none is begun."""
+        with self._lock:
+            yield Transaction(self._open(), self._now(), self._next_ids, self._kept)
+
+    @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
         with self._lock:
             con = self._open()
             con.execute("BEGIN TRANSACTION")
             try:
-                yield Transaction(con, self._now(), self._next_ids)
+                yield Transaction(con, self._now(), self._next_ids, self._kept)
             except BaseException:
                 con.execute("ROLLBACK")
                 raise

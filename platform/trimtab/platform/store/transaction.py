@@ -35,6 +35,7 @@ from trimtab.platform.records import (
 from trimtab.platform.schedule import after_pause
 from trimtab.platform.states import MACHINES, Machine, PlanState
 from trimtab.platform.store import query
+from trimtab.platform.store.kept import KINDS, Kept
 from trimtab.platform.store.rows import (
     CANONICAL,
     canonical,
@@ -52,6 +53,7 @@ Rows: TypeAlias = list[R]
 Outcomes: TypeAlias = list[Record | TrimtabError]
 NextIds = Callable[[str, int], int]
 
+PAGE = 2_000  # so many rows are put together from those kept in memory; more are read in one go
 BULK_FROM = 8  # so many rows go in through Arrow instead of one statement each
 UNIQUE: Mapping[type[Record], tuple[str, ...]] = {
     Goal: ("name",),
@@ -70,8 +72,9 @@ CALLED: Mapping[type[Record], str] = {CandidateRecord: "Candidate", WhatIf: "Wha
 class Transaction:
     """One open transaction at one moment. What it returns is what is stored."""
 
-    def __init__(self, con: DuckDBPyConnection, now: datetime, next_ids: NextIds) -> None:
-        self._con, self.now, self._next_ids = con, now, next_ids
+    def __init__(self, con: DuckDBPyConnection, now: datetime, next_ids: NextIds, kept: Kept) -> None:
+        self._con, self.now, self._next_ids, self._kept = con, now, next_ids, kept
+        self._wrote: set[type[Record]] = set()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -80,10 +83,10 @@ class Transaction:
         text = str(ident)
         number = _integer(ident)
         if number is not None:
-            return self._first(kind, "WHERE id = ?", [number], deleted)
+            return self._by_id(kind, number, deleted=deleted)
         if not is_text(text):
             return None
-        found = self._first(kind, "WHERE uuid = ?", [canonical(text)], deleted)
+        found = self._by_uuid(kind, canonical(text), deleted=deleted)
         if found is None and kind in UNIQUE:
             (name, *_) = UNIQUE[kind]
             rest = f'WHERE lower("{name}") = lower(?) ORDER BY deleted = 0 DESC, "{name}" = ? DESC, id DESC LIMIT 1'
@@ -99,7 +102,7 @@ class Transaction:
 
     def live(self, kind: type[R], uuid: str) -> R:
         """The live row with this uuid, or NotFound."""
-        found = self._first(kind, "WHERE uuid = ?", [canonical(uuid)], deleted=False)
+        found = self._by_uuid(kind, canonical(uuid), deleted=False)
         if found is None:
             raise missing(kind, uuid)
         return found
@@ -122,7 +125,12 @@ class Transaction:
             number = _integer(marker) if kind is Service else None
             by, value = ("uuid", canonical(marker)) if number is None else ("id", number)
             # A row deleted since the last page still marks its place.
-            seen = self._con.execute(query.select(kind, f"WHERE {by} = ?", (sort_key, "id")), [value]).fetchone()
+            if kind in KINDS:
+                row = self._by_uuid(kind, str(value), deleted=True)
+                cell = None if row is None else to_cell(kind, columns(kind)[sort_key], getattr(row, sort_key))
+                seen = None if row is None else (cell, row.id)
+            else:
+                seen = self._con.execute(query.select(kind, f"WHERE {by} = ?", (sort_key, "id")), [value]).fetchone()
             if seen is None:
                 raise missing(kind, marker)
             behind = query.after(sort_key, sort_dir, *seen)
@@ -135,6 +143,9 @@ class Transaction:
         """Id, uuid and name (None where the kind has none) of the rows with these ids."""
         if not ids:
             return []
+        if kind in KINDS:
+            rows = self._by_ids(kind, sorted(ids))
+            return [(row.id, row.uuid, getattr(row, "name", None)) for row in rows if deleted or not row.deleted]
         name = "name" if "name" in columns(kind) else "NULL"
         alive = "" if deleted else "AND deleted = 0"
         wanted = ", ".join("?" * len(ids))
@@ -271,6 +282,7 @@ class Transaction:
         if any(_folded(getattr(changed, name)) != _folded(getattr(record, name)) for name in unique):
             self._refuse_taken(kind, [changed], uuids=False)
         self._con.execute(query.update(kind, cells, "id = ?"), [*cells.values(), record.id])
+        self._written(kind, [record.id])
         return changed
 
     def edit(self, record: R, changes: Mapping[str, Any]) -> R:
@@ -370,6 +382,7 @@ class Transaction:
 
     def _overwrite(self, kind: type[Record], records: Sequence[Record], names: Sequence[str]) -> None:
         """Write some columns of these rows, as the records have them."""
+        self._written(kind, [record.id for record in records])
         if len(records) < BULK_FROM:
             for record in records:
                 cells = self._cells(kind, {name: getattr(record, name) for name in names})
@@ -402,6 +415,7 @@ class Transaction:
         states = [text for edge in edges.items() for text in (str(edge[0]), str(edge[1]))]
         statement = query.update(kind, cells, condition, more)
         self._con.execute(statement, [*cells.values(), *states, *parameters])
+        self._written(kind)
         self._log((kind.kind, uuid, event, state, str(edges[state]), message) for uuid, state in rows)
         return len(rows)
 
@@ -410,6 +424,7 @@ class Transaction:
         condition, parameters = query.conditions(kind, where)
         cells = self._cells(kind, {**changes, "updated_at": self.now})
         self._con.execute(query.update(kind, cells, condition), [*cells.values(), *parameters])
+        self._written(kind)
 
     def delete(self, record: R) -> R:
         """Soft delete; a plan takes its actions and indicators along, and its explanations are removed.
@@ -467,6 +482,7 @@ class Transaction:
         return int(row[0]) if row else 0
 
     def _erased(self, kind: type[Record], condition: str, parameters: Sequence[Any]) -> int:
+        self._written(kind)
         row = self._con.execute(query.remove(kind, condition), parameters).fetchone()
         return int(row[0]) if row else 0
 
@@ -479,9 +495,41 @@ class Transaction:
         # Nobody can ask for them any more, and those of a large plan are the largest part of it.
         self._con.execute(query.remove(Explanation, "action_plan_id = ?"), [plan.id])
 
+    def _written(self, kind: type[Record], ids: Collection[int] | None = None) -> None:
+        self._wrote.add(kind)
+        self._kept.forget(kind, ids)
+
     def _select(self, kind: type[R], rest: str, parameters: Sequence[Any]) -> Rows[R]:
+        if kind in KINDS:  # a scan of the few columns it is about is cheap, even over many rows
+            ids = [row_id for (row_id,) in self._con.execute(query.select(kind, rest, ("id",)), parameters).fetchall()]
+            if len(ids) <= PAGE:
+                return self._by_ids(kind, ids)
         rows = self._con.execute(query.select(kind, rest), parameters).fetchall()
         return [from_row(kind, row) for row in rows]
+
+    def _by_ids(self, kind: type[R], ids: Sequence[int]) -> Rows[R]:
+        """The rows with these ids, deleted or not, in their order."""
+        found = self._kept.records(kind, ids)
+        if lacking := [row_id for row_id in ids if row_id not in found]:
+            rest = f"WHERE id IN ({', '.join('?' * len(lacking))})"
+            fresh = [from_row(kind, row) for row in self._con.execute(query.select(kind, rest), lacking).fetchall()]
+            found |= {record.id: record for record in fresh}
+            if kind in KINDS and kind not in self._wrote:
+                self._kept.keep(fresh)
+        return [found[row_id] for row_id in ids if row_id in found]
+
+    def _by_id(self, kind: type[R], row_id: int, *, deleted: bool) -> R | None:
+        return next((row for row in self._by_ids(kind, [row_id]) if deleted or not row.deleted), None)
+
+    def _by_uuid(self, kind: type[R], uuid: str, *, deleted: bool) -> R | None:
+        if kind not in KINDS:
+            return self._first(kind, "WHERE uuid = ?", [uuid], deleted)
+        row_id = self._known(kind).get(uuid)
+        return None if row_id is None else self._by_id(kind, row_id, deleted=deleted)
+
+    def _known(self, kind: type[Record]) -> Mapping[str, int]:
+        """The ids of all uuids of one of KINDS."""
+        return self._kept.ids(kind, lambda: dict(self._con.execute(query.select(kind, "", ("uuid", "id"))).fetchall()))
 
     def _first(self, kind: type[R], rest: str, parameters: Sequence[Any], deleted: bool) -> R | None:
         alive = "" if deleted else "deleted = 0 AND"
@@ -519,6 +567,12 @@ class Transaction:
         if len(set(folded)) < len(folded):
             raise _taken(kind, next(v for n, v in enumerate(asked) if folded[n] in folded[:n]))
         mine = ", ".join(text.format(f'"{name}"') for name in names)
+        if exact and kind in KINDS:
+            known = self._known(kind)
+            taken = self._by_ids(kind, [known[uuid] for (uuid,) in asked if uuid in known])
+            if taken:
+                raise _taken(kind, [taken[0].uuid])
+            return
         if len(records) == 1:  # much the most frequent, and twice as fast without a subquery
             same, values = f"({mine}) = ({', '.join([text.format('?')] * len(names))})", [*asked[0]]
         else:
@@ -531,6 +585,11 @@ class Transaction:
             raise _taken(kind, asked[folded.index(like)] if like in folded else found)
 
     def _write_rows(self, kind: type[Record], rows: Sequence[tuple[Any, ...]]) -> None:
+        self._written(kind, ())
+        if kind in KINDS:
+            names = tuple(columns(kind))
+            at_uuid, at_id = names.index("uuid"), names.index("id")
+            self._kept.added(kind, ((row[at_uuid], row[at_id]) for row in rows))
         if len(rows) < BULK_FROM:
             for row in rows:
                 self._con.execute(query.insert(kind), row)
