@@ -34,10 +34,10 @@ def trimtab(address: str) -> server.Trimtab:
 
 
 @pytest.fixture(scope="session")
-def nursery(address: str) -> Iterator[Worker]:
+def nursery() -> Iterator[Worker]:
     """Where command-line programs come from."""
     needed("client")
-    made = Worker("client", "shell_nursery.py", address)
+    made = Worker("client", "shell_nursery.py")
     yield made
     made.close()
 

@@ -390,7 +390,7 @@ def test_what_is_wrong_is_told(usual_shell: Shell, trimtab: Trimtab, tmp_path: P
 def test_every_formatter_prints(usual_shell: Shell) -> None:
     for formatter in ("table", "csv", "value", "yaml"):
         assert "server_consolidation" in usual_shell.ok("goal", "list", "-f", formatter)
-    for formatter in ("table", "usual_shell", "value", "yaml"):
+    for formatter in ("table", "shell", "value", "yaml"):
         assert "server_consolidation" in usual_shell.ok("goal", "show", "server_consolidation", "-f", formatter)
 
 
