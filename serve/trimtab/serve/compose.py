@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 # Serve and FastAPI are imported where they are used: every actor's process imports this module, few need those.
 
 APPLICATION = "trimtab"
+FOLD_S = 10.0  # how long the way down waits for the records' file
 ESTATE = "estate"  # folder of an imported model, below the data folder
 
 
@@ -249,6 +250,7 @@ class RemoteRecorder:
 
 def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[None]]) -> Backend:
     """What the HTTP layer works with."""
+    from trimtab.serve.remembering import remembering
     from trimtab.serve.resources import Backend, WhatIfParts
 
     engine, model, whatifs = _actor("engine"), _actor("model"), _actor("whatifs")
@@ -293,7 +295,7 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
         whatifs.wake.remote()
 
     return Backend(
-        store=StorePort(actors.call_of(_actor("state"), "store")),
+        store=StorePort(remembering(actors.call_of(_actor("state"), "store"))),
         settings=settings,
         audit_created=audit_created,
         plan_started=plan_started,
@@ -473,10 +475,21 @@ def shutdown() -> None:
         serve.delete(APPLICATION)  # replicas end in order; Serve itself ends with Ray
     for name in ("notifier", "whatifs", "engine", "model", "cloud", "state"):
         try:
-            ray.kill(_actor(name))
+            actor = _actor(name)
         except TrimtabError:
             continue  # it was never started
+        if name == "state":
+            _fold(actor)
+        ray.kill(actor)
     stop_ray()
+
+
+def _fold(state: Any) -> None:
+    """Fold the log of the records' file into it, so that the file alone is all of them; without it nothing is lost."""
+    try:
+        actors.answered(ray.get(state.call.remote("store", "checkpoint", (), {}), timeout=FOLD_S))
+    except (RayError, TimeoutError, TrimtabError) as error:
+        log.warning("the log beside the records' file stays: %s", error)
 
 
 def _actor(name: str) -> Any:
