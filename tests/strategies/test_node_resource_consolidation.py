@@ -12,7 +12,8 @@ from hypothesis import strategies as some
 
 from trimtab.platform.contracts import Context
 from trimtab.platform.model import ClusterModel
-from trimtab.platform.proposal import Candidate, Migrate
+from trimtab.platform.planner import PLANNERS
+from trimtab.platform.proposal import Candidate, Limits, Migrate
 from trimtab.platform.rules import judge
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Snapshot
@@ -60,15 +61,32 @@ def test_specify_names_the_receivers(scenarios: ModuleType) -> None:
 
 def test_auto_leaves_the_choice_to_the_cloud_and_keeps_drained_hosts_closed(scenarios: ModuleType) -> None:
     """D12, execute auto ONESHOT: Watcher enables h3 and h4 again in the end, so that nothing is released."""
-    candidate = propose(scenarios.scenario_10(), "auto")
-    assert words(candidate) == ["-5", "-3", "-4", "6>?", "7>?", "8>?", "+5"]
+    model = scenarios.scenario_10()
+    candidate = propose(model, "auto")
+    assert words(candidate) == ["-5", "-3", "-4", "6>?", "7>?", "8>?", "+5", "+3", "+4", "-3", "-4"]
     assert counts(candidate) == (8, 3, 3)
+
+
+def test_what_the_cloud_places_waits_until_every_host_that_is_to_be_empty_is_closed(scenarios: ModuleType) -> None:
+    """And each is enabled again after the last migration, disabled to stay so after that."""
+    model = scenarios.scenario_10()
+    candidate = propose(model, "auto")
+    actions = PLANNERS[candidate.planner](model, candidate, Limits()).actions
+    moves = [n for n, action in enumerate(actions) if action.instance >= 0]
+    for n in moves:
+        closing = {actions[parent].host for parent in actions[n].parents if actions[parent].host >= 0}
+        assert closing == {3, 4, 5}
+    for host, states in ((5, ["disabled", "enabled"]), (3, ["disabled", "enabled", "disabled"])):
+        of_host = [n for n, action in enumerate(actions) if action.host == host]
+        assert [actions[n].parameters["state"] for n in of_host] == states
+        assert set(moves) <= set(actions[of_host[1]].parents)
+        assert len(of_host) == 2 or of_host[1] in actions[of_host[2]].parents
 
 
 def test_a_host_whose_migration_failed_before_only_receives(scenarios: ModuleType) -> None:
     """D12, CONTINUOUS with a failed migration of I6: sources h4, h7; and h1, which Watcher keeps for one of them."""
     candidate = propose(scenarios.scenario_10(), "auto", failed=[6])
-    assert words(candidate) == ["-5", "-4", "-1", "7>?", "8>?", "2>?", "+5"]
+    assert words(candidate) == ["-5", "-4", "-1", "7>?", "8>?", "2>?", "+5", "+4", "+1", "-4", "-1"]
     assert counts(candidate) == (8, 3, 3)
     assert "hostname_3" in candidate.notes[0]
 

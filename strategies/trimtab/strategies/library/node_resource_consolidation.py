@@ -3,7 +3,8 @@
 Watcher's strategy of this name made sound; it looks at what is allocated only. A host counts as released when all its
 instances find room elsewhere together; a host may take the instances of several others. With `host_choice` `auto` the
 cloud chooses the receivers: everything that is empty or to be emptied is disabled first, so that it receives nothing,
-and what was empty is enabled again in the end. With any other value the plan names the receivers.
+and enabled again in the end; what was emptied is then disabled to stay so. Hence a plan that is cancelled, rolled back
+or fails leaves no host disabled that is still in use. With any other value the plan names the receivers.
 """
 
 from __future__ import annotations
@@ -92,12 +93,15 @@ class NodeResourceConsolidation:
             for (instance, host), runs in zip(moves.tolist(), live.tolist(), strict=True)
         ]
         if auto:
-            steps += [switch(model, int(host), enabled=True) for host in idle]
+            steps += [switch(model, int(host), enabled=True) for host in (*idle, *leaving)]
+            steps += [switch(model, int(host), enabled=False, reason=CONSOLIDATED) for host in leaving]
         return (
             Candidate(
                 tuple(steps),
                 because=f"{len(emptied)} of {int((guests > 0).sum())} hosts in use are emptied "
                 f"with {len(moves)} migrations{', the cloud chooses where to' if auto else ''}",
+                # Only this planner lets everything that the cloud places wait for all that is closed to it.
+                planner="node_resource_consolidation" if auto else "capacity",
                 indicators={
                     "compute_nodes_count": model.hosts,
                     "released_compute_nodes_count": len(emptied),
