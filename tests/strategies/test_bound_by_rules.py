@@ -72,6 +72,40 @@ def test_consolidation_leaves_the_choice_to_the_cloud_only_for_the_unbound() -> 
     assert not judge(model, candidate)
 
 
-def test_host_maintenance_says_whose_migration_failed_before() -> None:
-    _, candidate = proposed("host_maintenance", {"maintenance_node": "host-0"}, failed_before=(3,))
-    assert any("1 instances failed to move in an earlier plan" in note and "vm-3" in note for note in candidate.notes)
+def test_whose_migration_failed_once_is_sent_to_a_named_host_and_whose_failed_twice_stays() -> None:
+    model, candidate = proposed("host_maintenance", {"maintenance_node": "host-0"}, failed_before=(3,))
+    (again,) = [step for step in candidate.steps if isinstance(step, Migrate) and step.instance == 3]
+    assert again.destination > 0, "the first time the cloud chose"
+    assert any("1 instances failed to move" in note and "vm-3" in note for note in candidate.notes)
+    _, candidate = proposed("host_maintenance", {"maintenance_node": "host-0"}, failed_before=(3, 3))
+    assert 3 not in candidate.moves()[:, 0]
+    assert candidate.indicators["remaining_instances_count"] == 1
+    (told,) = [note for note in candidate.notes if "vm-3" in note]
+    assert told.startswith("1 instances stay: their migration failed twice")
+    assert not judge(model, candidate)
+
+
+def test_whose_migration_to_a_backup_failed_is_sent_to_another_host() -> None:
+    given = {"maintenance_node": "host-0", "backup_node": "host-2"}
+    _, candidate = proposed("host_maintenance", given)
+    assert [3, 2] in candidate.moves().tolist()
+    _, candidate = proposed("host_maintenance", given, failed_before=(3,))
+    (again,) = [step for step in candidate.steps if isinstance(step, Migrate) and step.instance == 3]
+    assert again.destination in (1, 3)
+
+
+def test_who_is_bound_and_finds_no_host_stays_and_is_named() -> None:
+    model = with_rules(ruled(), [Spread(name="web", members=np.array([0, 1, 2, 3], np.int32), continuous=False)])
+    one = load().strategy("host_maintenance")
+    parameters = read_parameters(one, {"maintenance_node": "host-0"})
+    (candidate,) = one.propose(Snapshot(model, 0.0), parameters, Context())
+    moves = candidate.moves()
+    assert sorted(moves[:, 1].tolist()) == [1, 2, 3]
+    (left,) = {0, 1, 2, 3} - set(moves[:, 0].tolist())
+    assert (candidate.indicators["instance_migrations_count"], candidate.indicators["remaining_instances_count"]) == (
+        3,
+        1,
+    )
+    (told,) = [note for note in candidate.notes if f"vm-{left}" in note]
+    assert told.startswith("1 instances stay: no other host has room")
+    assert not judge(model, candidate)

@@ -2,8 +2,10 @@
 
 Watcher's strategy of this name made sound. With a backup the instances are packed onto it one by one, the largest
 first, within its room and the rules of zones and server groups; what does not fit goes where the cloud chooses,
-as everything does without a backup. Instances that Nova would refuse to migrate in their state, that
-are locked or excluded by the audit's scope, stay and are named.
+as everything does without a backup, except whom rules bind that the cloud does not know: they get a named host. Whose
+migration failed once in an earlier plan of the audit goes elsewhere, not to a backup and not where the cloud likes;
+whose failed twice stays. Instances that Nova would refuse to migrate in their state, that are locked or excluded by
+the audit's scope, stay. Whatever stays is named.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pydantic.config import JsonDict
 from trimtab.platform.contracts import Context
 from trimtab.platform.errors import StrategyError
 from trimtab.platform.model import MEMORY, ClusterModel, InstanceState
-from trimtab.platform.model.compute import Bools, Ints
+from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.proposal import Act, Candidate, Migrate, Step
 from trimtab.platform.rules import bound_by_rules
 from trimtab.platform.snapshot import Need, Snapshot
@@ -109,14 +111,21 @@ class HostMaintenance:
         reachable = model.movable & where_it_is(source & model.up, model.host_of)
         live, cold = not parameters.disable_live_migration, not parameters.disable_cold_migration
         active = model.state == InstanceState.ACTIVE
-        runs = reachable & MIGRATES_LIVE[model.state] & live
-        rests = reachable & COLD[model.state] & ~runs & cold
+        failures = np.bincount(np.array(snapshot.failed_before, np.intp), minlength=model.instances)
+        again = reachable & (failures < 2)
+        runs = again & MIGRATES_LIVE[model.state] & live
+        rests = again & COLD[model.state] & ~runs & cold
         stops = reachable & active & (not live and not cold)
-        moves, opened = _packed(model, runs | rests, backups)
+        moves, opened = _packed(model, (runs | rests) & (failures == 0), backups)
         to_backup = np.zeros(model.instances, bool)
         to_backup[moves[:, 0]] = True
         elsewhere = np.flatnonzero((runs | rests) & ~to_backup)
-        stays = there & ~runs & ~rests & ~stops
+        found = _elsewhere(model, moves, elsewhere, source, backups)
+        named = bound_by_rules(model) | (failures > 0)  # the cloud's own choice knows no rules, or has failed
+        lost = np.zeros(model.instances, bool)
+        lost[elsewhere] = named[elsewhere] & (found[elsewhere] < 0)
+        elsewhere = elsewhere[~lost[elsewhere]]
+        stays = there & ~stops & (lost | ~(runs | rests))
 
         steps: list[Step] = [switch(model, int(host), enabled=True) for host in opened]
         steps += [
@@ -125,16 +134,12 @@ class HostMaintenance:
             if model.enabled[host] or model.disabled_reason[host] != REASON
         ]
         steps += [Migrate(instance, host, bool(runs[instance])) for instance, host in moves.tolist()]
-        found = _elsewhere(model, moves, elsewhere, source, opened)
-        bound = bound_by_rules(model)  # the cloud's own choice does not know the rules
         steps += [
-            Migrate(instance, int(found[instance]) if bound[instance] else -1, bool(runs[instance]))
+            Migrate(instance, int(found[instance]) if named[instance] else -1, bool(runs[instance]))
             for instance in elsewhere.tolist()
         ]
         steps += [Act("stop", model.instance_id(int(row)), {}) for row in np.flatnonzero(stops)]
         gone = len(moves) + len(elsewhere)
-        failed = np.zeros(model.instances, bool)
-        failed[list(snapshot.failed_before)] = True
         down = source & ~model.up
         because = (
             f"{', '.join(parameters.hosts())}: {gone} of {int(there.sum())} instances migrate, "
@@ -163,18 +168,28 @@ class HostMaintenance:
                     ),
                     *note_instances(
                         model,
-                        np.isin(np.arange(model.instances), elsewhere if len(backups) else ()),
+                        np.isin(np.arange(model.instances), elsewhere if len(backups) else ()) & ~named,
                         "{count} instances do not fit on a backup: the cloud chooses where they go",
                     ),
                     *note_instances(
                         model,
-                        np.isin(np.arange(model.instances), elsewhere) & (found < 0),
+                        np.isin(np.arange(model.instances), elsewhere) & ~named & (found < 0),
                         "{count} instances find no room on any host as far as the model knows: the cloud may refuse",
                     ),
                     *note_instances(
                         model,
-                        (runs | rests) & failed,
-                        "{count} instances failed to move in an earlier plan of this audit: they are tried again",
+                        (runs | rests) & (failures == 1) & ~lost,
+                        "{count} instances failed to move in an earlier plan of this audit: "
+                        "they are tried once more, to another named host",
+                    ),
+                    *note_instances(
+                        model,
+                        reachable & (failures > 1) & ~stops,
+                        "{count} instances stay: their migration failed twice; migrate them cold "
+                        "(disable_live_migration), or look at them",
+                    ),
+                    *note_instances(
+                        model, lost, "{count} instances stay: no other host has room and is allowed by their rules"
                     ),
                     *note_instances(model, there & model.locked, "{count} instances stay: locked"),
                     *note_instances(
@@ -182,7 +197,7 @@ class HostMaintenance:
                     ),
                     *note_instances(
                         model,
-                        stays & reachable,
+                        stays & again & ~lost,
                         "{count} instances stay: in their state they can neither migrate as allowed nor be stopped",
                     ),
                 ),
@@ -215,20 +230,24 @@ def _packed(model: ClusterModel, leaving: Bools, backups: Ints) -> tuple[Ints, I
     return moves, used[~model.enabled[used]]
 
 
-def _elsewhere(model: ClusterModel, moves: Ints, elsewhere: Any, source: Bools, opened: Ints) -> Ints:
-    """A host with room after the moves for each of `elsewhere`, -1 where there is none, [V]."""
+def _elsewhere(model: ClusterModel, moves: Ints, elsewhere: Any, source: Bools, backups: Ints) -> Ints:
+    """A host, no backup, with room after the moves for each of `elsewhere`, -1 where there is none, [V]."""
     host_of = model.host_of.copy()
     host_of[moves[:, 0]] = moves[:, 1]
     receives = model.usable & ~source
-    receives[opened] = True
+    receives[backups] = False  # whom they may hold is there by now
     queue = elsewhere[np.lexsort((elsewhere, -model.demand[elsewhere, MEMORY]))].astype(np.int32)
-    given = _given(model, host_of, queue, receives, np.zeros(model.hosts))
+    taken = model.used(host_of)[:, MEMORY]  # the host with the most memory left, as Nova weighs
+    given = _given(model, host_of, queue, receives, taken - model.capacity[:, MEMORY], model.demand[:, MEMORY].copy())
     found = np.full(model.instances, -1, np.int32)
     found[given[:, 0]] = given[:, 1]
     return found
 
 
-def _given(model: ClusterModel, host_of: Ints, queue: Ints, receives: Bools, key: Any) -> Ints:
+def _given(
+    model: ClusterModel, host_of: Ints, queue: Ints, receives: Bools, key: Floats, adds: Floats | None = None
+) -> Ints:
     field = field_of(model, model.capacity, model.demand)
-    nothing, one = np.zeros(model.instances), np.zeros(len(queue), np.int32)
-    return receive(field, host_of, used_of(field, host_of), receives, key, nothing, queue, one, len(queue), False)
+    more = np.zeros(model.instances) if adds is None else adds
+    one = np.zeros(len(queue), np.int32)
+    return receive(field, host_of, used_of(field, host_of), receives, key, more, queue, one, len(queue), False)

@@ -33,7 +33,7 @@ from trimtab.platform.proposal import Act, Candidate, Migrate, Step
 from trimtab.platform.rules import bound_by_rules
 from trimtab.platform.schema import CLOSED, without
 from trimtab.platform.snapshot import Need, Snapshot
-from trimtab.strategies.draining import best_fit
+from trimtab.strategies.draining import best_fit, scarcity
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.given import DONE, REASONS, follow
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE
@@ -200,7 +200,7 @@ class _Work:
         self._host_of = model.host_of.copy()
         self._used = used_of(self._field, self._host_of)
         self._destination_of = self._destinations()
-        self._bound, self._weight = bound_by_rules(model), np.ones(self._field.need.shape[1])
+        self._bound, self._weight = bound_by_rules(model), scarcity(self._field, model.usable)
         leaving = np.isin(np.arange(model.hosts), self.model.host_of[self.instances])
         self._receivers = np.flatnonzero(model.usable & ~leaving).astype(np.int32)
         self._free = storage.free_gb.copy() if storage is not None else np.empty(0)
