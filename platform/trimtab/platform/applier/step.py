@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trimtab.platform.applier.ledger import NOT_DONE, Ledger, disables, may_have_worked, named
-from trimtab.platform.applier.room import Room
+from trimtab.platform.applier.room import InScope, Room
 from trimtab.platform.applier.walk import Slots
 from trimtab.platform.clocks import cloud_time
 from trimtab.platform.contracts import ActionHandler, Tools
@@ -35,6 +35,7 @@ class Steps:
     tools: Tools
     slots: Slots
     room: Room
+    outside: InScope | None = None
     timeouts_s: Mapping[str, float] = field(default_factory=dict)  # by action type, on the cloud's clock
     running: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # what handlers execute now
     aborting: dict[str, asyncio.Task[bool]] = field(default_factory=dict)  # asked to stop; whether they were
@@ -164,11 +165,13 @@ class Steps:
         return kind(tools), kind.schema.model_validate(action.input_parameters)
 
     async def _recheck(self, action: Action, lost: Sequence[str]) -> None:
-        """Skip what can no longer be done safely because something before it was not done.
+        """Skip what its audit's scope does not cover any more, or what is not safe because something was not done.
 
         Raises:
-            ActionSkipped: names what was not done.
+            ActionSkipped: says what is out of scope, or what was not done.
         """
+        if self.outside is not None and (reason := await self.outside(action)) is not None:
+            raise ActionSkipped(reason)
         if lost:
             async with self.slots.checking:  # one after the other: the first may take the room the second counts on
                 reason = await self.room(action, self._has_begun)

@@ -7,9 +7,10 @@ handlers look at the cloud before they ask it for anything.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trimtab.platform.applier.ledger import FINAL, UNFINISHED, Ledger, disables, named
 from trimtab.platform.applier.room import CloudRoom, Room
@@ -19,7 +20,7 @@ from trimtab.platform.contracts import ActionHandler, Tools
 from trimtab.platform.errors import Conflict, IllegalTransition, PlanError
 from trimtab.platform.lease import cancelled, while_held
 from trimtab.platform.proposal import Limits
-from trimtab.platform.records import Action, ActionPlan
+from trimtab.platform.records import Action, ActionPlan, Audit
 from trimtab.platform.states import ActionState, PlanState
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.watch import Watch
@@ -76,14 +77,23 @@ async def run_plan(
     tools = replace(tools, cloud=Watch(tools.cloud))
     slots = slots or Slots(limits)
     ledger = Ledger(store, plan, owner, tools.wall)
-    room = room or CloudRoom(tools, rules=tools.extra.get("rules", ()))
-    steps = Steps(ledger, handlers, tools, slots, room, timeouts_s or {})
+    cloud = CloudRoom(tools, rules=tools.extra.get("rules", ()), scope=await _scope(store, plan))
+    outside = cloud.outside if cloud.narrows else None
+    steps = Steps(ledger, handlers, tools, slots, room or cloud, outside, timeouts_s or {})
     story = _Story(ledger, steps, slots, rollback, abort)
     try:
         return await while_held(store, plan, owner, lease_s, tools.wall, story.tell())
     finally:
         with suppress(Conflict):  # it is somebody else's now
             await store.release(ActionPlan, plan_uuid, owner, plan.epoch)
+
+
+async def _scope(store: StorePort, plan: ActionPlan) -> Sequence[Mapping[str, Any]]:
+    """What the plan's audit may touch, as it says now; whoever asks for a plan to be undone means all of it."""
+    if plan.rolls_back is not None:
+        return []
+    audit = await store.get(Audit, plan.audit_id, deleted=True)
+    return audit.scope
 
 
 @dataclass(slots=True)
