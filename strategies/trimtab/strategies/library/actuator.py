@@ -62,4 +62,11 @@ class Actuator:
     def propose(self, snapshot: Snapshot, parameters: Parameters, context: Context) -> Sequence[Candidate]:  # noqa: ARG002
         """One candidate: exactly the actions given."""
         steps = tuple(Act(a.action_type, a.resource_id, a.input_parameters) for a in parameters.actions)
-        return (Candidate(steps, because="these actions were asked for", planner="weight"),)
+        ids = [a.resource_id or "" for a in parameters.actions]
+        rows = snapshot.model.instance_rows(ids)
+        asked = {
+            row: f"the audit's actions ask for it ({a.action_type})"
+            for row, a in zip(rows.tolist(), parameters.actions, strict=True)
+            if row >= 0
+        }
+        return (Candidate(steps, because="these actions were asked for", planner="weight", reasons=asked),)

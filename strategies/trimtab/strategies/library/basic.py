@@ -24,10 +24,12 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.aggregation import Aggregation
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import note, note_instances, own_load, usage_of
-from trimtab.strategies.releasing import release
+from trimtab.strategies.releasing import fullness, release
 from trimtab.strategies.services import switch
+from trimtab.strategies.telling import by_source, share
 
 CPU = len(RESOURCES)  # measured CPU stands behind the allocated resources
+COMPARED = ((CPU, VCPU), (MEMORY, MEMORY), (DISK, DISK))  # what is used of what, in a score
 TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})  # what OpenStack reads as true
 
 
@@ -91,6 +93,8 @@ class Basic:
         placed = model.host_of >= 0
         stuck = np.bincount(model.host_of[placed & ~free], minlength=model.hosts) > 0
         guests = np.bincount(model.host_of[placed], minlength=model.hosts)
+        before, worth = used.copy(), worths(model)
+        score = fullness(before, worth, np.zeros(model.hosts))
         moves, emptied = release(
             field,
             model.host_of.copy(),
@@ -98,13 +102,22 @@ class Basic:
             model.usable & (guests > 0),
             model.usable & ~stuck,
             sizes(model, field.need[:, CPU]),
-            worths(model),
+            worth,
             np.zeros(model.hosts),
             np.zeros(model.hosts),
             int(parameters.migration_attempts),
         )
         steps: list[Step] = []
         going = [Migrate(instance, host, live=True) for instance, host in moves.tolist()]
+
+        def told(host: int) -> str:
+            cpu, memory, disk = (share(before[host, r], model.total[host, of]) for r, of in COMPARED)
+            return (
+                f"{model.host_name(host)} is emptied: its score is {score[host]:.3f}, the mean of {cpu:.1f} % CPU "
+                f"(measured), {memory:.1f} % memory and {disk:.1f} % disk (allocated); the lowest score gives first, "
+                "the highest with room receives"
+            )
+
         begin = 0
         for host, end in zip(emptied.tolist(), np.cumsum(guests[emptied]).tolist(), strict=True):
             steps += [*going[begin:end], switch(model, host, enabled=False)]
@@ -119,6 +132,7 @@ class Basic:
                     "released_compute_nodes_count": len(emptied),
                     "instance_migrations_count": len(moves),
                 },
+                reasons=by_source(model, moves, told),
                 notes=(
                     *note(
                         model.usable & ~np.isfinite(host_cpu),

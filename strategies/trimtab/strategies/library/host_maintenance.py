@@ -23,12 +23,13 @@ from trimtab.platform.errors import StrategyError
 from trimtab.platform.model import MEMORY, ClusterModel, InstanceState
 from trimtab.platform.model.compute import Bools, Floats, Ints
 from trimtab.platform.proposal import Act, Candidate, Migrate, Step
-from trimtab.platform.rules import bound_by_rules
+from trimtab.platform.rules import binding_rule, bound_by_rules
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import MIGRATES_LIVE, note, note_instances, where_it_is
 from trimtab.strategies.receiving import receive
 from trimtab.strategies.services import switch
+from trimtab.strategies.telling import by_move
 
 REASON = "watcher_maintaining"
 
@@ -140,6 +141,20 @@ class HostMaintenance:
         ]
         steps += [Act("stop", model.instance_id(int(row)), {}) for row in np.flatnonzero(stops)]
         gone = len(moves) + len(elsewhere)
+
+        def told(instance: int, home: int, host: int) -> str:
+            begin = f"{model.host_name(home)} is to be maintained: "
+            if to_backup[instance]:
+                return f"{begin}{model.host_name(host)} is the first of its backups that may take it"
+            if not named[instance]:
+                no = "no backup may take it" if len(backups) else "it has no backup"
+                return f"{begin}{no}, and the cloud chooses"
+            rule = binding_rule(model, instance)
+            why = f"the cloud does not know its rule {rule.label}" if rule else "its migration failed before"
+            left = model.host_name(host)
+            return f"{begin}{why}; of the other hosts that may take it {left} has the most memory left"
+
+        going = np.array([(s.instance, s.destination) for s in steps if isinstance(s, Migrate)], np.int32)
         down = source & ~model.up
         because = (
             f"{', '.join(parameters.hosts())}: {gone} of {int(there.sum())} instances migrate, "
@@ -157,6 +172,7 @@ class HostMaintenance:
                     "stopped_instances_count": int(stops.sum()),
                     "remaining_instances_count": int(stays.sum()),
                 },
+                reasons=by_move(model, going.reshape(-1, 2), told),
                 notes=(
                     *note(
                         down, model.host_names, "{count} hosts are down: nothing can migrate off them, evacuate instead"

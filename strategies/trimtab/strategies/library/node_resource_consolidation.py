@@ -24,7 +24,8 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, note
 from trimtab.strategies.releasing import release
-from trimtab.strategies.services import CONSOLIDATED, switch
+from trimtab.strategies.services import CONSOLIDATED, switches
+from trimtab.strategies.telling import by_source
 
 
 class Parameters(BaseModel):
@@ -69,10 +70,12 @@ class NodeResourceConsolidation:
         guests = np.bincount(model.host_of[placed], minlength=model.hosts)
         worth = np.zeros((model.hosts, field.need.shape[1]))
         worth[:, VCPU] = 1.0
+        used = used_of(field, model.host_of)
+        allocated = used[:, VCPU].copy()
         moves, emptied = release(
             field,
             model.host_of.copy(),
-            used_of(field, model.host_of),
+            used,
             model.usable & (guests > 0),
             model.up & ~stuck,
             model.demand[:, VCPU].copy(),
@@ -81,20 +84,26 @@ class NodeResourceConsolidation:
             np.zeros(model.hosts),
             0,
         )
-        idle = np.flatnonzero(model.usable & (guests == 0)) if len(moves) else np.empty(0, np.intp)
-        leaving = emptied[model.enabled[emptied]]
-        steps: list[Step] = []
-        if auto:
-            steps += [switch(model, int(host), enabled=False, reason=CONSOLIDATED) for host in (*idle, *leaving)]
+        idle = np.flatnonzero(model.usable & (guests == 0)) if len(moves) and auto else np.empty(0, np.intp)
+        leaving = emptied[model.enabled[emptied]] if auto else emptied[:0]
+        closed = np.concatenate([idle, leaving]).astype(np.int32)
+        close = switches(model, closed, enabled=False, reason=CONSOLIDATED)
+        steps: list[Step] = [*close]
         live = MIGRATES_LIVE[model.state[moves[:, 0]]]
         bound = bound_by_rules(model)  # the cloud's own choice does not know the rules
         steps += [
             Migrate(instance, -1 if auto and not bound[instance] else host, runs)
             for (instance, host), runs in zip(moves.tolist(), live.tolist(), strict=True)
         ]
-        if auto:
-            steps += [switch(model, int(host), enabled=True) for host in (*idle, *leaving)]
-            steps += [switch(model, int(host), enabled=False, reason=CONSOLIDATED) for host in leaving]
+        steps += [*switches(model, closed, enabled=True), *close[len(idle) :]]
+        where = "the cloud chooses where to" if auto else "the host with the fewest vCPUs left that has room receives"
+
+        def told(host: int) -> str:
+            return (
+                f"{model.host_name(host)} is emptied: {allocated[host]:g} vCPUs are allocated on it, and the host with "
+                f"the fewest gives first; {where}"
+            )
+
         return (
             Candidate(
                 tuple(steps),
@@ -107,6 +116,7 @@ class NodeResourceConsolidation:
                     "released_compute_nodes_count": len(emptied),
                     "instance_migrations_count": len(moves),
                 },
+                reasons=by_source(model, moves, told),
                 notes=tuple(
                     note(
                         model.up & stuck,

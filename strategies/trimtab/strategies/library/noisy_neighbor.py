@@ -26,6 +26,7 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import MIGRATES_LIVE, RUNNING, note, note_instances, where_it_is
 from trimtab.strategies.receiving import in_rounds, receive
+from trimtab.strategies.telling import by_move
 
 KEY = "watcher-priority"
 PRIORITY = 5.0  # of an instance that names none
@@ -106,6 +107,23 @@ class NoisyNeighbor:
             1 if parameters.max_migrations is None else parameters.max_migrations,
             False,
         )
+        sufferer = dict(zip(suffering.tolist(), victim.tolist(), strict=True))
+        rank_of = dict(zip(rows.tolist(), rank.tolist(), strict=True))
+        occupied = np.bincount(model.host_of[there], cache[there], model.hosts)
+
+        def told(instance: int, source: int, host: int) -> str:
+            hurt = int(rows[sufferer[source]])
+            name = model.instance_name(hurt) or model.instance_id(hurt)
+            here = occupied[host]
+            occupied[host] += cache[instance]
+            return (
+                f"its cache went from {before[instance]:g} to {now[instance]:g} while that of {name} on the same host, "
+                f"more important (priority {rank[sufferer[source]]:g} before {rank_of[instance]:g}), went from "
+                f"{before[hurt]:g} to {now[hurt]:g}; of the hosts with room where nobody suffers from a neighbour "
+                f"{model.host_name(host)} has the least cache occupied: {here:g}"
+            )
+
+        reasons = by_move(model, moves, told)
         unknown = there & where_it_is(model.up, model.host_of) & ~(np.isfinite(now) & np.isfinite(over_both))
         return (
             Candidate(
@@ -113,6 +131,7 @@ class NoisyNeighbor:
                 because=f"on {int(affected.sum())} hosts an instance lost more than {parameters.cache_threshold:g} % "
                 f"of its cache to less important ones; {len(moves)} of these migrate",
                 indicators={"affected_hosts_count": int(affected.sum()), "instance_migrations_count": len(moves)},
+                reasons=reasons,
                 notes=(
                     *note_instances(
                         model, unknown, "{count} instances without cache measurement neither suffer nor disturb"

@@ -21,6 +21,7 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import note, where_it_is
 from trimtab.strategies.receiving import in_rounds, receive
+from trimtab.strategies.telling import by_move
 
 ONCE_MORE = 1e6  # degrees that a host counts as warmer each time it receives: more than any difference
 
@@ -86,12 +87,23 @@ class OutletTemperature:
             1 if parameters.max_migrations is None else parameters.max_migrations,
             False,
         )
+
+        def told(instance: int, source: int, host: int) -> str:
+            used = cpu[instance] * model.demand[instance, VCPU] / 100.0
+            size = f"{used:.2f} cores in use" if np.isfinite(used) else f"{model.demand[instance, VCPU]:g} vCPUs"
+            return (
+                f"the outlet of {model.host_name(source)} has {outlet[source]:g} °C, and the limit is "
+                f"{parameters.threshold:g}: who uses most CPU leaves first ({size}), for the coolest outlet of those "
+                f"with room that received least: {model.host_name(host)} has {outlet[host]:g} °C"
+            )
+
         return (
             Candidate(
                 tuple(Migrate(instance, host, live=True) for instance, host in moves.tolist()),
                 because=f"{int(hot.sum())} hosts have an outlet of {parameters.threshold:g} °C or more; "
                 f"{len(moves)} migrations take load off them",
                 indicators={"hot_hosts_count": int(hot.sum()), "instance_migrations_count": len(moves)},
+                reasons=by_move(model, moves, told),
                 notes=tuple(
                     note(
                         model.usable & ~known,

@@ -216,6 +216,8 @@ def candidate(
     starts = np.zeros(model.instances, bool)
     starts[placed] = True
     names = labels(model) if (waiting.any() or starts.any() or failed.any()) else model.instance_names
+    concerned = {row for one in before for row in one.members}
+    fixed = "moves out of the way, so that a broken rule can be kept"
     notes = [
         *note(starts, names, "{count} instances on no host are to be started where the candidate says"),
         *note(waiting, names, "{count} instances stay on no host: none may take them or has room"),
@@ -234,6 +236,7 @@ def candidate(
             "instances_placed_count": len(boots),
         },
         notes=tuple(notes),
+        reasons={row: fixed for row in moved.tolist() if row not in concerned},
         boots=boots,
     )
 

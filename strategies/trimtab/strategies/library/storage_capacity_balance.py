@@ -144,7 +144,8 @@ class StorageCapacityBalance:
         return (
             Candidate(
                 tuple(steps),
-                because=f"{int(over.sum())} of {storage.pools} pools are {parameters.volume_threshold:g} % full",
+                because=f"{int(over.sum())} of {storage.pools} pools are "
+                f"{parameters.volume_threshold:g} % full or more",
                 indicators={
                     "instance_migrations_count": 0.0,
                     "instances_count": 0.0,

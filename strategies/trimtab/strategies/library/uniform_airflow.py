@@ -22,6 +22,7 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, note, note_instances, where_it_is
 from trimtab.strategies.receiving import in_rounds, receive
+from trimtab.strategies.telling import by_move
 
 
 class Parameters(BaseModel):
@@ -107,6 +108,21 @@ class UniformAirflow:
         gives[model.host_of[moves[:, 0]]] = True
         left = where_it_is(faulty & gives, model.host_of)
         left[moves[:, 0]] = False
+
+        def told(instance: int, source: int, host: int) -> str:
+            ill = (
+                f", although its inlet has only {inlet[source]:g} °C and it draws only {power[source]:g} W: "
+                "its hardware is at fault, and all leave"
+                if faulty[source]
+                else ""
+            )
+            return (
+                f"the airflow of {model.host_name(source)} is {airflow[source]:g}, and the limit is "
+                f"{parameters.threshold_airflow:g} (0.1 CFM){ill}; who has most vCPUs leaves first "
+                f"({model.demand[instance, VCPU]:g}), for the least airflow with room: {model.host_name(host)} has "
+                f"{airflow[host]:g}"
+            )
+
         return (
             Candidate(
                 tuple(
@@ -116,6 +132,7 @@ class UniformAirflow:
                 because=f"{int(high.sum())} hosts have an airflow of {parameters.threshold_airflow:g} or more "
                 f"(0.1 CFM), {int(faulty.sum())} of them for no reason but their hardware; {len(moves)} migrations",
                 indicators={"hosts_over_threshold_count": int(high.sum()), "instance_migrations_count": len(moves)},
+                reasons=by_move(model, moves, told),
                 notes=(
                     *note(
                         model.usable & ~known,

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
 
@@ -31,8 +32,12 @@ from trimtab.strategies.draining import drain, relieve, scarcity
 from trimtab.strategies.feasibility import Field, field_of, used_of
 from trimtab.strategies.loads import MIGRATES_COLD, MIGRATES_LIVE, labels, note, own_load, usage_of, where_it_is
 from trimtab.strategies.services import REASON, switch
+from trimtab.strategies.telling import by_source
 
 CPU = len(RESOURCES)  # measured CPU and memory stand behind the allocated resources
+Counts = npt.NDArray[np.integer[Any]]
+OVER = ("vCPUs allocated", "memory allocated", "disk allocated", "CPU measured")
+HELD = ("vCPUs", "MB of memory", "GB of disk", "cores of measured CPU", "MB of measured memory")
 THRIFT = 4 / 3  # a thrifty plan empties no host that holds more than so many times the average of the emptied ones
 
 
@@ -175,7 +180,7 @@ def search(ground: Ground, guests: Ints, drainable: Bools) -> Ints:
     sources = sources[np.argsort(-excess[sources], kind="stable")]
     cost = np.ascontiguousarray(model.demand[:, MEMORY])
     relieve(field, host_of, used, ground.watched, tier, ground.movable, sources, ground.weight, cost)
-    scarcest = int(np.argmax(ground.weight * field.limit[model.usable].sum(axis=0)))
+    scarcest = _scarcest(ground)
     donors = np.flatnonzero(drainable & (np.bincount(host_of[host_of >= 0], minlength=model.hosts) > 0)).astype(
         np.int32
     )
@@ -235,8 +240,40 @@ def candidate(ground: Ground, placed: Ints, most: int | None) -> Candidate:
             "released_compute_nodes_count": released,
             "instance_migrations_count": len(moved),
         },
+        reasons=_reasons(ground, np.stack([moved, placed[moved]], axis=1), before, left),
         notes=tuple(notes),
     )
+
+
+def _scarcest(ground: Ground) -> int:
+    """The dimension of which the largest share of all there is is needed."""
+    return int(np.argmax(ground.weight * ground.field.limit[ground.model.usable].sum(axis=0)))
+
+
+def _reasons(ground: Ground, moves: Ints, before: Counts, left: Counts) -> dict[int, str]:
+    """Why instances leave their host: it is over what it may hold, or it is emptied."""
+    model, field = ground.model, ground.field
+    used = used_of(field, model.host_of)
+    used[:, CPU:] += ground.own
+    over = ground.watched & (used > field.limit + ROUNDING)
+    scarcest = _scarcest(ground)
+
+    def told(host: int) -> str:
+        why = [
+            f"{OVER[r]} is {used[host, r]:g}, and it may be {field.limit[host, r]:g}"
+            for r in np.flatnonzero(over[host])
+        ]
+        if why:
+            why[0] = f"{model.host_name(host)} is relieved: {why[0]}"
+        if left[host] == 0:
+            why.append(
+                f"{model.host_name(host)} is emptied: it may hold {field.limit[host, scarcest]:g} {HELD[scarcest]}, "
+                f"which are scarcest in this cluster, and holds {before[host]} instances; the smallest host with the "
+                "fewest goes first"
+            )
+        return "; ".join([*why, "whoever has the least room left over receives"])
+
+    return by_source(model, moves, told)
 
 
 def _only(host_of: Ints, placed: Ints, moved: Ints) -> Ints:

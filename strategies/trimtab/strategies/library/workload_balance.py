@@ -22,6 +22,7 @@ from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.loads import RUNNING, note, note_instances, where_it_is
 from trimtab.strategies.receiving import even_out
+from trimtab.strategies.telling import by_move, share
 
 METRICS = ("instance_cpu_usage", "instance_ram_usage")
 
@@ -103,6 +104,19 @@ class WorkloadBalance:
         moves = even_out(
             field, model.host_of.copy(), used, part, load, size, amount, candidates & known, threshold, most
         )
+        now = before.copy()
+
+        def told(instance: int, source: int, host: int) -> str:
+            there, here = share(now[source], size[source]), share(now[host], size[host])
+            now[source] -= amount[instance]
+            now[host] += amount[instance]
+            return (
+                f"{model.host_name(source)} is at {there:.1f} % ({parameters.metrics}), and gives at "
+                f"{parameters.threshold:g} %: the highest first; {model.host_name(host)}, at {here:.1f} %, is the "
+                f"least loaded that has room and stays below: at {share(now[host], size[host]):.1f} %"
+            )
+
+        reasons = by_move(model, moves, told)
         over = part & (np.divide(before, size, out=np.zeros_like(size), where=size > 0) >= threshold)
         unknown = RUNNING[model.state] & where_it_is(part, model.host_of) & ~known
         indicators: dict[str, float] = {"instance_migrations_count": len(moves), "instances_count": model.instances}
@@ -115,6 +129,7 @@ class WorkloadBalance:
                 because=f"{int(over.sum())} hosts are at or above {parameters.threshold:g} % "
                 f"({parameters.metrics}); {len(moves)} migrations take load off them",
                 indicators=indicators,
+                reasons=reasons,
                 notes=(
                     *note(
                         model.usable & ~part,

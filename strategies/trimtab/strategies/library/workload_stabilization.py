@@ -28,6 +28,7 @@ from trimtab.strategies.aggregation import Aggregation
 from trimtab.strategies.feasibility import field_of, used_of
 from trimtab.strategies.levelling import CYCLE, FULLSEARCH, RETRY, level
 from trimtab.strategies.loads import MIGRATES_LIVE, labels, note, where_it_is
+from trimtab.strategies.telling import by_move
 
 Metric = Literal["instance_cpu_usage", "instance_ram_usage"]
 HOST_METRIC = {"instance_cpu_usage": "host_cpu_usage", "instance_ram_usage": "host_ram_usage"}
@@ -183,6 +184,7 @@ class WorkloadStabilization:
             ),
         )
         moves = np.empty((0, 2), np.int32)
+        began = load.copy()
         if len(hosts) and free.any() and (before > threshold).any():
             field = field_of(model, model.capacity, model.demand)
             host_of = model.host_of.copy()
@@ -223,6 +225,15 @@ class WorkloadStabilization:
             moves = np.concatenate([moves, *parts])
         after = deviations(load, part)
         start, end = float(before @ weight), float(after @ weight)
+        steadier = _Steadier(began, part, amount, scale, weight)
+
+        def told(instance: int, source: int, host: int) -> str:
+            earlier, later = steadier.value(), steadier.move(instance, source, host)
+            return (
+                f"brings the weighted standard deviation of {', '.join(wanted)} over hosts from {earlier:.4f} to "
+                f"{later:.4f}, more than any other migration that host_choice {parameters.host_choice} looks at"
+            )
+
         texts = [f"{metric} {a:.4f} to {b:.4f}" for metric, a, b in zip(wanted, before, after, strict=True)]
         return (
             Candidate(
@@ -234,6 +245,7 @@ class WorkloadStabilization:
                     "standard_deviation_after_audit": end,
                     "standard_deviation_before_audit": start,
                 },
+                reasons=by_move(model, moves, told),
                 notes=notes,
             ),
         )
@@ -259,6 +271,31 @@ def tables(snapshot: Snapshot, wanted: Sequence[str], values: Sequence[Floats]) 
             amount[m] = np.maximum(inside, 0.0)
             load[m] = outside / 1024.0 / np.where(scale[m] > 0, scale[m], np.nan)
     return load, amount, scale
+
+
+class _Steadier:
+    """The weighted standard deviation of a load while moves are made, a few operations each."""
+
+    def __init__(self, load: Floats, part: Bools, amount: Floats, scale: Floats, weight: Floats) -> None:
+        self.load, self.amount, self.scale, self.weight = load.copy(), amount, scale, weight
+        # About a middle value, so that squares of large numbers do not swallow small differences.
+        self.middle = load[:, part].mean(axis=1) if part.any() else np.zeros(len(load))
+        centred = load[:, part] - self.middle[:, None]
+        self.count, self.sum, self.squares = max(int(part.sum()), 1), centred.sum(axis=1), (centred**2).sum(axis=1)
+
+    def value(self) -> float:
+        mean = self.sum / self.count
+        return float(np.sqrt(np.maximum(self.squares / self.count - mean**2, 0.0)) @ self.weight)
+
+    def move(self, instance: int, source: int, host: int) -> float:
+        """Make a move; the value after it."""
+        for at, sign in ((source, -1.0), (host, 1.0)):
+            change = sign * self.amount[:, instance] / self.scale[:, at]
+            was = self.load[:, at] - self.middle
+            self.sum = self.sum + change
+            self.squares = self.squares + change * (2 * was + change)
+            self.load[:, at] += change
+        return self.value()
 
 
 def kinds(demand: Floats) -> tuple[Ints, Ints]:

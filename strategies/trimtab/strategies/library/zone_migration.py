@@ -30,7 +30,7 @@ from trimtab.platform.errors import StrategyError
 from trimtab.platform.model import DISK, MEMORY, VCPU, ClusterModel, StorageModel
 from trimtab.platform.model.compute import Codes, Ints
 from trimtab.platform.proposal import Act, Candidate, Migrate, Step
-from trimtab.platform.rules import bound_by_rules
+from trimtab.platform.rules import binding_rule, bound_by_rules
 from trimtab.platform.schema import CLOSED, without
 from trimtab.platform.snapshot import Need, Snapshot
 from trimtab.strategies.draining import best_fit, scarcity
@@ -170,6 +170,7 @@ class ZoneMigration:
                 tuple(work.steps),
                 because=f"{len(work.instances)} instances and {len(work.volumes)} volumes are to be moved",
                 indicators=work.indicators(),
+                reasons=work.reasons,
                 notes=tuple(work.notes()),
             ),
         )
@@ -187,6 +188,7 @@ class _Work:
     ) -> None:
         self.model, self.storage, self.parameters = model, storage, parameters
         self.steps: list[Step] = []
+        self.reasons: dict[int, str] = {}
         self.left: Counter[str] = Counter()  # why something stays -> how many
         self.unknown: list[str] = []
         self.instances = self._instances()
@@ -343,8 +345,21 @@ class _Work:
                 self.left[f"instances stay: {REASONS[outcome]}"] += 1
                 return
         self.steps.append(Migrate(row, destination, live))
+        self.reasons[row] = self._why(row, source, destination)
         self._at_node[source] += 1
         self._planned["live" if live else "cold"] += 1
+
+    def _why(self, row: int, source: int, destination: int) -> str:
+        asked = f"compute_nodes asks for everything on {self.model.host_name(source)}"
+        if self._destination_of.get(source, -1) >= 0:
+            return f"{asked} to go to {self.model.host_name(destination)}, which has room and may take it"
+        if destination < 0:
+            return f"{asked} to go, and the cloud chooses where to"
+        rule = binding_rule(self.model, row)
+        return (
+            f"{asked} to go; the cloud does not know its rule {rule.label if rule else ''}: of the hosts that may take "
+            f"it {self.model.host_name(destination)} has the least room left over"
+        )
 
     def _volume(self, row: int) -> bool:
         """Move or retype one volume, unless a cap or something else is in the way."""
