@@ -9,6 +9,7 @@ from trimtab.platform.model.compute import Floats, Ints
 from trimtab.platform.model.placement import ROUNDING
 from trimtab.platform.proposal import Plan, PlannedAction
 from trimtab.platform.rules.book import LONELY, SPLIT, SPREAD, Rulebook, rulebook
+from trimtab.platform.rules.peaks import overdrawn
 from trimtab.platform.rules.reach import obeying
 from trimtab.platform.rules.scheduler import left_to_chance
 from trimtab.platform.rules.violations import excess
@@ -20,9 +21,10 @@ def judge_plan(model: ClusterModel, plan: Plan) -> list[str]:
     """Where a plan breaks a continuous rule on its way; empty when it never does. At most `MOST_REASONS`.
 
     Migrations are replayed in the plan's order, one after the other. Rules about who shares a host are looked at with
-    every migration that may overlap with the present one on both its hosts. What is broken before the plan and is never
-    worse than that is no reason. Boots are not a plan's business. Whom a rule binds, continuous or not, must not be
-    left to the cloud's choice; one that may be goes on counting where it was.
+    every migration that may overlap with the present one on both its hosts, limits of hosts in every order and overlap
+    that the plan allows. What is broken before the plan and is never worse than that is no reason. Boots are not a
+    plan's business. Whom a rule binds, continuous or not, must not be left to the cloud's choice; one that may be goes
+    on counting where it was.
     """
     book = rulebook(model)
     if book.empty:
@@ -37,30 +39,33 @@ def judge_plan(model: ClusterModel, plan: Plan) -> list[str]:
     start = excess(model, book, model.host_of)
     before = _ancestors(plan)
     moved: list[tuple[int, PlannedAction]] = []
+    told: set[int] = set()  # rules that are broken already when one migration is done after the other
     for n, action in enumerate(plan.actions):
         if action.instance < 0:
             continue
         if action.destination >= 0:
-            reasons += _of_step(model, book, start, place, action, n)
+            worse = _worse(model, book, start, place, action)
+            reasons += [_text(model, book.rules[rule].label, action, n) for rule in worse]
+            told.update(worse)
             near = [one for m, one in moved if not before[n] >> m & 1]
             reasons += _beside(model, book, near, action, n)
             place[action.instance] = action.destination
         moved.append((n, action))
         if len(reasons) >= MOST_REASONS:
             return [*reasons[:MOST_REASONS], "and more"]
-    return reasons
+    found = [(rule, n) for rule, n in overdrawn(model, book, plan, before) if rule not in told]
+    reasons += [_text(model, book.rules[rule].label, plan.actions[n], n) for rule, n in found]
+    return reasons[:MOST_REASONS] + ["and more"] * (len(reasons) > MOST_REASONS)
 
 
-def _of_step(
-    model: ClusterModel, book: Rulebook, start: Floats, place: Ints, action: PlannedAction, n: int
-) -> list[str]:
+def _worse(model: ClusterModel, book: Rulebook, start: Floats, place: Ints, action: PlannedAction) -> list[int]:
+    """Positions of continuous rules that a migration breaks, done after all before it."""
     if obeying(model, place, action.instance, at_every_step=True)[action.destination]:
         return []
     after = place.copy()
     after[action.instance] = action.destination
     always = np.array([rule.continuous for rule in book.rules])
-    worse = always & (excess(model, book, after) > start + ROUNDING)
-    return [_text(model, book.rules[k].label, action, n) for k in np.flatnonzero(worse)]
+    return np.flatnonzero(always & (excess(model, book, after) > start + ROUNDING)).tolist()
 
 
 def _beside(model: ClusterModel, book: Rulebook, near: list[PlannedAction], action: PlannedAction, n: int) -> list[str]:
