@@ -9,8 +9,9 @@ without a known capacity are left alone; pools without a limit receive.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtab.platform.contracts import Context
 from trimtab.platform.errors import StrategyError
 from trimtab.platform.model import StorageModel
-from trimtab.platform.model.compute import Bools, Floats, Ints
+from trimtab.platform.model.compute import Bools, Floats
 from trimtab.platform.proposal import Act, Candidate
 from trimtab.platform.schema import without
 from trimtab.platform.snapshot import Need, Snapshot
@@ -45,7 +46,7 @@ class Parameters(BaseModel):
     )
 
 
-@dataclass(slots=True)
+@dataclass
 class _Pools:
     """What pools hold while volumes are assigned; NaN free space means that nobody knows."""
 
@@ -54,22 +55,49 @@ class _Pools:
     open: Bools
     free: Floats
     allocated: Floats
+    kinds: dict[tuple[int, int], int] = field(default_factory=dict)  # of (type, pool): see `kind_for`
+
+    def __post_init__(self) -> None:
+        total = self.model.total_gb
+        self.unlimited = np.isinf(total)
+        with np.errstate(invalid="ignore"):
+            self.least_free = (1 - self.threshold) * total
+            self.most_allocated = total * self.model.over_subscription
+        self.unit = np.where(self.unlimited, 0.0, 1.0 / np.maximum(total, 1e-9))
+        self.specs = [specs_of(self.model, kind) for kind in range(len(self.model.type_names))]
 
     def used(self, pool: int) -> float:
         return float(self.model.total_gb[pool] - self.free[pool])
 
-    def receivers(self, size: float, source: int) -> Ints:
+    def receivers(self, size: float, source: int) -> list[int]:
         """Pools that may take so much, emptiest first."""
-        total = self.model.total_gb
-        with np.errstate(invalid="ignore"):
-            unlimited = np.isinf(total)
-            room = (self.free - size > (1 - self.threshold) * total) | unlimited
-            room &= (total * self.model.over_subscription >= self.allocated + size) | unlimited
-            share = np.where(unlimited, 1.0, self.free / np.maximum(total, 1e-9))
-        ok = self.open & room
+        room = (self.free - size > self.least_free) & (self.most_allocated >= self.allocated + size)
+        ok = self.open & (room | self.unlimited)
         ok[source] = False
-        rows = np.flatnonzero(ok)
-        return rows[np.lexsort((rows, -share[rows]))].astype(np.int32)
+        share = {
+            row: 1.0 if self.unlimited[row] else self.free[row] * self.unit[row] for row in ok.nonzero()[0].tolist()
+        }
+        return sorted(share, key=lambda row: (-share[row], row))
+
+    def kind_for(self, own: int, pool: int) -> int:
+        """The type with which a volume may be on a pool: -1 its own, -2 none, else one that differs by backend only."""
+        known = self.kinds.get((own, pool))
+        if known is None:
+            known = self.kinds[own, pool] = self._kind_for(own, pool)
+        return known
+
+    def _kind_for(self, own: int, pool: int) -> int:
+        storage = self.model
+        if allows(storage, own, pool):
+            return -1
+        for kind, specs in enumerate(self.specs) if own >= 0 else ():
+            if (
+                kind != own
+                and specs == self.specs[own]
+                and storage.type_backend[kind] == storage.pool_backend[pool] != ""
+            ):
+                return kind
+        return -2
 
     def take(self, size: float, source: int, destination: int) -> None:
         for pool, sign in ((source, 1.0), (destination, -1.0)):
@@ -167,9 +195,11 @@ class StorageCapacityBalance:
         for wave in (~attached, attached & ~bootable, attached & bootable):
             rows = volumes[wave]
             waiting = rows[np.lexsort((rows, -storage.size_gb[rows]))].tolist()  # largest first
+            below = (-storage.size_gb[waiting]).tolist()
             while waiting and (excess := pools.used(source) - target) >= 0:
-                enough = [n for n, volume in enumerate(waiting) if storage.size_gb[volume] > excess]
-                volume = int(waiting.pop(enough[-1] if enough else 0))
+                position = max(bisect_left(below, -excess) - 1, 0)  # the last that is larger, else the largest
+                volume = waiting.pop(position)
+                del below[position]
                 chosen = self._destination(pools, source, volume)
                 if chosen is None:
                     continue
@@ -186,18 +216,13 @@ class StorageCapacityBalance:
 
     def _destination(self, pools: _Pools, source: int, volume: int) -> tuple[int, int] | None:
         """A pool and the type to change to (-1: none, the volume moves as it is); None when there is no way."""
-        storage = pools.model
-        own = int(storage.type_of[volume])
-        receivers = pools.receivers(float(storage.size_gb[volume]), source)
-        for pool in receivers.tolist():
-            if allows(storage, own, pool):
+        own = int(pools.model.type_of[volume])
+        receivers = pools.receivers(float(pools.model.size_gb[volume]), source)
+        ways = [(pool, pools.kind_for(own, pool)) for pool in receivers]
+        for pool, kind in ways:
+            if kind == -1:
                 return pool, -1
-        for pool in receivers.tolist() if own >= 0 else ():
-            for kind in range(len(storage.type_names)):
-                same = specs_of(storage, kind) == specs_of(storage, own)
-                if kind != own and same and storage.type_backend[kind] == storage.pool_backend[pool] != "":
-                    return pool, kind
-        return None
+        return next(((pool, kind) for pool, kind in ways if kind >= 0), None)
 
 
 def _named(storage: StorageModel, names: Sequence[str]) -> Bools:
