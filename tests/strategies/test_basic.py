@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from trimtab.platform.contracts import Context
-from trimtab.platform.model import ClusterModel
+from trimtab.platform.model import ClusterModel, InstanceState
 from trimtab.platform.proposal import Candidate, Migrate
 from trimtab.platform.schema import read_parameters
 from trimtab.platform.snapshot import Need, Snapshot
@@ -89,6 +89,22 @@ def test_a_stopped_instance_keeps_its_host(scenarios: ModuleType) -> None:
     assert words(candidate) == ["7>2", "-4", "2>0", "-1"]
     assert counts(candidate) == (5, 2, 2)
     assert candidate.notes[-1].endswith("hostname_3")
+
+
+@pytest.mark.parametrize("state", [state.wire for state in InstanceState if state != InstanceState.ACTIVE])
+def test_only_active_instances_migrate_and_a_host_with_any_other_is_left_alone(
+    scenarios: ModuleType, state: str
+) -> None:
+    """D1, section 1, step 2b: candidates are active only. Watcher moves the others off a host that it cannot free."""
+    guests = [(0, 4, 20, 2), (1, 1, 20, 2), (1, 1, 20, 2), (2, 2, 20, 2)]
+    states = {"state": ["active", "active", state, "active"]}
+    model = scenarios.cluster([(16, 250, 64)] * 3, guests, instance_columns=states)
+    values: dict[str, Any] = {"host_cpu_usage": [40.0, 2, 10], "instance_cpu_usage": [10.0] * 4}
+    candidate = propose(scenarios, model, **values)
+    assert words(candidate) == ["3>0", "-2"]
+    assert any("1 hosts cannot be emptied" in note and "hostname_1" in note for note in candidate.notes)
+    model = scenarios.cluster([(16, 250, 64)] * 3, guests)
+    assert words(propose(scenarios, model, **values)) == ["3>0", "-2", "1>0", "2>0", "-1"]
 
 
 def test_only_hosts_that_could_not_be_emptied_count_as_attempts(scenarios: ModuleType) -> None:
