@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from trimtab.simulator.faults import Fault
+
 PLANS = "/v1/action_plans"
 
 
@@ -124,6 +126,23 @@ async def test_instances_that_moved_on_stay_where_they_are(working: Any) -> None
     assert first["resource_id"] not in undone
     notes = (await working.get(f"{PLANS}/{back['uuid']}/explanation"))["notes"]
     assert any(first["resource_id"] in note and "already" in note for note in notes)
+
+
+async def test_what_cannot_go_back_holds_nothing_else_up(working: Any) -> None:
+    plan = await balanced(working)
+    await run(working, plan)
+    moves = [a["input_parameters"] for a in await actions_of(working, plan) if a["action_type"] == "migrate"]
+    sources = [move["source_node"] for move in moves]
+    lost = sources[0]
+    assert set(sources) != {lost}, "somebody came from elsewhere"
+    working.cloud.inject(Fault("host_dies", lost))
+    back = (await working.http.post(f"{PLANS}/{plan['uuid']}/rollback", json={})).json()
+    undone = {a["input_parameters"]["resource_id"] for a in await actions_of(working, back)}
+    stays = {move["resource_id"] for move in moves if move["source_node"] == lost}
+    assert undone
+    assert not undone & stays
+    notes = (await working.get(f"{PLANS}/{back['uuid']}/explanation"))["notes"]
+    assert all(any(instance in note and f"host {lost} is down" in note for note in notes) for instance in stays)
 
 
 def places_named(working: Any) -> dict[str, str]:

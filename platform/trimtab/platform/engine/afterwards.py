@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from trimtab.platform import rules
 from trimtab.platform.contracts import Goal
 from trimtab.platform.engine.exploration import Proposed, explanations, try_all
 from trimtab.platform.engine.parts import Frozen, Parts
@@ -71,8 +72,8 @@ async def plan_rollback(parts: Parts, plan_uuid: str) -> ActionPlan:
     were. What cannot be undone is listed in the new plan's notes.
 
     Raises:
-        NotFound: no such plan. Conflict: it is not over, nothing is left to undo, or the way back is not free; the
-            message says why.
+        NotFound: no such plan. Conflict: it is not over, nothing is left that could be undone, or what is left
+            breaks a rule; the message says why.
     """
     plan = await parts.store.get(ActionPlan, plan_uuid)
     if plan.state not in ENDED:
@@ -86,6 +87,7 @@ async def plan_rollback(parts: Parts, plan_uuid: str) -> ActionPlan:
     await parts.refresh()
     frozen = await parts.freeze([], [], [], ("compute", "baremetal"))
     steps, notes = way_back(frozen.snapshot, actions)
+    steps = doable(frozen.snapshot.model, steps, notes)
     if not steps:
         why = "; ".join(notes) or "it has done nothing"
         raise Conflict(f"Nothing of action plan {plan_uuid} is left to undo: {why}")
@@ -127,6 +129,41 @@ def way_back(snapshot: Snapshot, actions: Sequence[Action]) -> tuple[list[Step],
         disabled = first.action_type == "change_nova_service_state" and first.input_parameters["state"] == "disabled"
         (enabling if disabled else steps).append(step)
     return [*enabling, *steps], notes
+
+
+def doable(model: ClusterModel, steps: Sequence[Step], notes: list[str]) -> list[Step]:
+    """The steps without moves that nothing makes possible: who may not be moved, or has no room there; noted, each.
+
+    No host is disabled that such an instance stays on.
+    """
+    against = rules.objections(model, steps)
+    notes += [f"instance {_name(model, steps[n])} stays: {why[0]}" for n, why in against.items()]
+    stay = [step for n, step in enumerate(steps) if n in against]
+    kept = [step for n, step in enumerate(steps) if n not in against]
+    while True:
+        place = model.host_of.copy()
+        for step in kept:
+            if isinstance(step, Migrate):
+                place[step.instance] = step.destination
+        full = rules.crowded(model, place)
+        late = next((step for step in reversed(kept) if isinstance(step, Migrate) and full[step.destination]), None)
+        if late is None:
+            break
+        kept.remove(late)
+        stay.append(late)
+        notes.append(f"instance {_name(model, late)} stays: {model.host_name(late.destination)} has no room for it")
+    held = {int(model.host_of[step.instance]) for step in stay if isinstance(step, Migrate)}
+    shut = [step for step in kept if isinstance(step, Act) and step.host in held and _closes(step)]
+    notes += [f"{model.host_name(step.host)} stays enabled: not all who should leave it can" for step in shut]
+    return [step for step in kept if step not in shut]
+
+
+def _name(model: ClusterModel, step: Step) -> str:
+    return model.instance_id(step.instance) if isinstance(step, Migrate) else ""
+
+
+def _closes(act: Act) -> bool:
+    return act.action_type == "change_nova_service_state" and act.parameters.get("state") == "disabled"
 
 
 def _thing(action: Action) -> tuple[str, str]:

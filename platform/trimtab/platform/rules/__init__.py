@@ -22,13 +22,14 @@ from trimtab.platform.rules.metadata import of_metadata
 from trimtab.platform.rules.reach import destinations, obeying
 from trimtab.platform.rules.replay import judge_plan
 from trimtab.platform.rules.scheduler import binding_rule, bound_by_rules
-from trimtab.platform.rules.verdict import MOST_REASONS, groups_broken, judge, preferences_missed
+from trimtab.platform.rules.verdict import MOST_REASONS, crowded, groups_broken, judge, objections, preferences_missed
 from trimtab.platform.rules.violations import Violation, broken
 from trimtab.platform.rules.written import AnyRule, bind, check_rules, read_rules, ruled
 
 __all__ = [
     "KINDS", "MOST_REASONS", "Among", "AnyRule", "Ban", "Fence", "Gather", "Lonely", "MaxOnline", "Preserve",
     "ResourceCapacity", "Root", "Rule", "Rulebook", "RunningCapacity", "Split", "SplitAmong", "Spread", "Violation",
-    "bind", "binding_rule", "bound_by_rules", "broken", "check_rules", "destinations", "groups_broken", "judge",
-    "judge_plan", "obeying", "of_metadata", "preferences_missed", "read_rules", "rulebook", "ruled", "with_rules",
+    "bind", "binding_rule", "bound_by_rules", "broken", "check_rules", "crowded", "destinations", "groups_broken",
+    "judge", "judge_plan", "obeying", "objections", "of_metadata", "preferences_missed", "read_rules", "rulebook",
+    "ruled", "with_rules",
 ]  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from trimtab.platform.model import RESOURCES, ClusterModel, GroupPolicy
 from trimtab.platform.model.compute import Bools, Ints
 from trimtab.platform.model.placement import ROUNDING
-from trimtab.platform.proposal import Act, Candidate, Migrate
+from trimtab.platform.proposal import Act, Candidate, Migrate, Step
 from trimtab.platform.rules.book import rulebook
 from trimtab.platform.rules.scheduler import bound_by_rules, left_to_chance
 from trimtab.platform.rules.violations import excess, group_name
@@ -43,6 +45,27 @@ def judge(model: ClusterModel, candidate: Candidate) -> list[str]:
         reasons += _of_boots(model, candidate, receives, place)
         reasons += [*_over_capacity(model, place), *_groups_broken(model, place), *_rules_broken(model, place)]
     return reasons if len(reasons) <= MOST_REASONS else [*reasons[:MOST_REASONS], "and more"]
+
+
+def objections(model: ClusterModel, steps: Sequence[Step]) -> dict[int, list[str]]:
+    """What speaks against moves by themselves, whatever the others do, by position; see `judge`.
+
+    Args:
+        model: who is where.
+        steps: of one candidate, rows of the model.
+    """
+    receives, place = model.usable.copy(), model.host_of.copy()
+    for step in steps:
+        if isinstance(step, Act) and step.action_type == "change_nova_service_state" and step.host >= 0:
+            receives[step.host] = step.parameters.get("state") == "enabled" and bool(model.up[step.host])
+    moves = [(n, step) for n, step in enumerate(steps) if isinstance(step, Migrate)]
+    return {n: found for n, move in moves if (found := _of_move(model, move, receives, place))}
+
+
+def crowded(model: ClusterModel, place: Ints) -> Bools:
+    """Hosts that a placement fills beyond their capacity, and more than they are filled now, [H]."""
+    after = model.used(place)
+    return np.asarray(((after > model.capacity + ROUNDING) & (after > model.used() + ROUNDING)).any(axis=1))
 
 
 def _questionable(model: ClusterModel, move: Migrate, receives: Bools, place: Ints) -> bool:
