@@ -92,8 +92,8 @@ async def _scope(store: StorePort, plan: ActionPlan) -> Sequence[Mapping[str, An
     """What the plan's audit may touch, as it says now; whoever asks for a plan to be undone means all of it."""
     if plan.rolls_back is not None:
         return []
-    audit = await store.get(Audit, plan.audit_id, deleted=True)
-    return audit.scope
+    audit = await store.find(Audit, plan.audit_id, deleted=True)  # purged meanwhile: nobody knows its scope
+    return audit.scope if audit is not None else []
 
 
 @dataclass(slots=True)
