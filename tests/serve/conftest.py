@@ -97,9 +97,12 @@ class Whole:
 
 @asynccontextmanager
 async def whole(
-    folder: Path, spec: CloudSpec, *, working: bool = True, now: Callable[[], float] = time.time
+    folder: Path, spec: CloudSpec, *, working: bool = True, now: Callable[[], float] = time.time, **applier: Any
 ) -> AsyncIterator[Whole]:
-    """Start everything; `working` False leaves audits and plans untaken; `now` is the cloud's wall clock."""
+    """Start everything; `working` False leaves audits and plans untaken; `now` is the cloud's wall clock.
+
+    `applier`: what else `serve_plans` is told.
+    """
     settings = Settings(data_dir=folder)
     store = Store(folder / "trimtab.duckdb")
     sync_catalogue(store)
@@ -128,6 +131,7 @@ async def whole(
                     limits=settings.limits,
                     wake=plans,
                     idle_s=0.05,
+                    **applier,
                 )
             ),
         ]
