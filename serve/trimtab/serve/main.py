@@ -327,7 +327,7 @@ def roll_back_plan(uuid: str, as_json: AsJson = False, url: Url = HERE) -> None:
 
 @plans.command("cancel")
 def cancel_plan(uuid: str, url: Url = HERE) -> None:
-    """Cancel a plan; actions that run already end first."""
+    """Cancel a plan; live migrations under way are aborted, what else runs already ends first."""
     with Client(url) as client:
         console.print(f"action plan is {client.cancel_plan(uuid)['state']}")
 
