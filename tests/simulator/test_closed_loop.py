@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -159,7 +159,10 @@ def test_the_history_ends_now_and_cannot_be_written() -> None:
 @given(seed=st.integers(0, 10_000), hosts=st.integers(4, 8))
 @settings(max_examples=12, deadline=None)
 def test_no_host_ever_holds_more_than_it_may(seed: int, hosts: int) -> None:
-    model = CloudSpec(hosts=hosts, instances=8 * hosts, seed=seed).model()
+    try:
+        model = CloudSpec(hosts=hosts, instances=8 * hosts, seed=seed).model()
+    except InvalidInput:  # a few seeds draw instances too large for so few hosts
+        reject()
     policy = Policy("level", balancing(), level(), interval_s=1200.0, limits=Limits(4, 20))
     outcome = run(case_of(policy, model, seed, horizon_s=20_000.0))
     edges = sorted({time for move in outcome.moves for time in (move.start, move.end)})
