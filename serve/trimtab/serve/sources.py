@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import httpx
 
@@ -51,8 +51,7 @@ def _behind(rest: Rest, name: str, service_type: str, interface: str, region: st
     async def door(fresh: bool) -> tuple[str, Mapping[str, str]]:
         return await rest.door(service_type, interface.removesuffix("URL"), region, fresh=fresh)
 
-    ask: Callable[[bool], Awaitable[tuple[str, Mapping[str, str]]]] = door
-    return Asking(name, httpx.AsyncClient(timeout=TIMEOUT_S), ask)
+    return Asking(name, httpx.AsyncClient(timeout=TIMEOUT_S), door)
 
 
 def _client(told: PrometheusSettings) -> httpx.AsyncClient:

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
+from trimtab.platform.datasources.answers import SAMPLES, STEP_S, aggregated
 from trimtab.platform.datasources.asking import Asking, Refused
 from trimtab.platform.datasources.known import Known
-from trimtab.platform.datasources.prometheus import AGGREGATED, SAMPLES, STEP_S
 from trimtab.platform.snapshot import Need
 
 AT_ONCE: Final = 400  # resources in one question
@@ -57,12 +57,7 @@ class Gnocchi:
     async def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:
         """One value a need and resource, over the window that ends at a moment."""
         answers = await asyncio.gather(*(self._one(need, at) for need in needs))
-        columns: dict[str, list[Any]] = {"need": [], "resource": [], "value": []}
-        for position, found in enumerate(answers):
-            columns["need"] += [position] * len(found)
-            columns["resource"] += found.keys()
-            columns["value"] += found.values()
-        return pa.table(columns, schema=AGGREGATED)
+        return aggregated(answers)
 
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
         """Means over granules of five minutes that begin in start <= at < end."""

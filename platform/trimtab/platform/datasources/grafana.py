@@ -7,13 +7,13 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
+from trimtab.platform.datasources.answers import SAMPLES, aggregated
 from trimtab.platform.datasources.asking import Asking
 from trimtab.platform.datasources.known import Known
-from trimtab.platform.datasources.prometheus import AGGREGATED, SAMPLES
 from trimtab.platform.errors import DatasourceError
 from trimtab.platform.snapshot import Need
 
@@ -58,12 +58,7 @@ class Grafana:
     async def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:  # noqa: ARG002 (queries count back from now)
         """One value a need and resource."""
         answers = await asyncio.gather(*(self._one(need) for need in needs))
-        columns: dict[str, list[Any]] = {"need": [], "resource": [], "value": []}
-        for position, found in enumerate(answers):
-            columns["need"] += [position] * len(found)
-            columns["resource"] += found.keys()
-            columns["value"] += found.values()
-        return pa.table(columns, schema=AGGREGATED)
+        return aggregated(answers)
 
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:  # noqa: ARG002
         """Nothing: an operator's queries give one value, not a series."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from trimtab.platform.datasources.prometheus import AGGREGATED, SAMPLES
+from trimtab.platform.datasources.answers import AGGREGATED, SAMPLES
 from trimtab.platform.errors import DatasourceError
 from trimtab.platform.snapshot import Need
 

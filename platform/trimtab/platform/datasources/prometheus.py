@@ -14,16 +14,14 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
+from trimtab.platform.datasources.answers import SAMPLES, STEP_S, aggregated
 from trimtab.platform.datasources.asking import Asking
 from trimtab.platform.datasources.known import Known
 from trimtab.platform.snapshot import Need
 
-STEP_S: Final = 300
 POINTS: Final = 10_000  # Prometheus refuses more than 11,000 points a series
 OVER_TIME: Final = {"mean": "avg", "max": "max", "min": "min", "count": "avg"}  # Watcher takes count as mean, too
 SUBSTEP_S: Final = 60
-AGGREGATED: Final = pa.schema([("need", pa.int32()), ("resource", pa.string()), ("value", pa.float64())])
-SAMPLES: Final = pa.schema([("resource", pa.string()), ("at", pa.float64()), ("value", pa.float64())])
 
 
 class Prometheus:
@@ -54,12 +52,7 @@ class Prometheus:
     async def aggregate(self, needs: Sequence[Need], at: float) -> pa.Table:
         """One value a need and resource, at a moment."""
         answers = await asyncio.gather(*(self._one(need, at) for need in needs))
-        columns: dict[str, list[Any]] = {"need": [], "resource": [], "value": []}
-        for position, found in enumerate(answers):
-            columns["need"] += [position] * len(found)
-            columns["resource"] += found.keys()
-            columns["value"] += found.values()
-        return pa.table(columns, schema=AGGREGATED)
+        return aggregated(answers)
 
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
         """Means over whole steps of five minutes that begin in start <= at < end."""
