@@ -84,6 +84,24 @@ async def test_a_candidate_that_lost_is_planned_and_the_plan_nobody_started_supe
     assert "already" in words
 
 
+async def test_a_candidate_is_ordered_by_the_planner_it_asked_for(working: Any) -> None:
+    body = {"audit_type": "ONESHOT", "goal": "server_consolidation", "strategy": "node_resource_consolidation"}
+    made = await working.post("/v1/audits", body)
+    await working.ended(f"/v1/audits/{made['uuid']}")
+    (first,) = (await working.get(f"{PLANS}/detail", audit_uuid=made["uuid"]))["action_plans"]
+    candidates = (await working.get(f"/v1/audits/{made['uuid']}/candidates"))["candidates"]
+    chosen = next(c for c in candidates if c["verdict"] == "chosen")
+    answer = await working.http.post(f"/v1/audits/{made['uuid']}/candidates/{chosen['number']}/plan", json={})
+    assert answer.status_code == 201, answer.text
+
+    async def graph(plan: Mapping[str, Any]) -> list[Any]:
+        actions = await actions_of(working, plan)
+        position = {action["uuid"]: number for number, action in enumerate(actions)}
+        return [(a["action_type"], sorted(position[parent] for parent in a["parents"])) for a in actions]
+
+    assert await graph(answer.json()) == await graph(first)
+
+
 async def test_candidates_with_nothing_to_do_and_unknown_ones_are_refused(working: Any) -> None:
     audit, _ = await consolidated(working)
     path = f"/v1/audits/{audit['uuid']}/candidates"

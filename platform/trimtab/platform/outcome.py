@@ -105,6 +105,7 @@ def candidate_rows(
                 indicators=dict(candidate.indicators),
                 score=asdict(entry.tried.score) if entry.tried.score is not None else {},
                 steps=steps_to_json(snapshot.model, candidate.steps),
+                planner=candidate.planner,
                 node=entry.node,
                 worker=entry.worker,
                 propose_s=entry.propose_s,

@@ -187,6 +187,7 @@ class CandidateRecord(Record):
     indicators: Json = field(default_factory=dict)
     score: Json = field(default_factory=dict)
     steps: list[Json] = field(default_factory=list)
+    planner: str = "capacity"  # who orders the steps
     node: str = ""
     worker: str = ""
     propose_s: float = 0.0

@@ -52,7 +52,7 @@ async def plan_candidate(parts: Parts, audit_uuid: str, number: int) -> ActionPl
     steps, gone = steps_from_json(frozen.snapshot.model, chosen.steps)
     if gone:
         raise Conflict(f"Candidate {number} does not hold any more: {'; '.join(gone)}; run the audit again")
-    candidate = Candidate(tuple(steps), because=chosen.because, indicators=dict(chosen.indicators))
+    candidate = Candidate(tuple(steps), chosen.because, chosen.planner, dict(chosen.indicators))
     job = ProposeJob(chosen.strategy_name, chosen.parameters, parts.seed)
     entry = await _tried(parts, goal, frozen, Proposed(job, candidate, 0.0))
     if entry.tried.plan is None or entry.tried.reasons:

@@ -46,6 +46,11 @@ MIGRATIONS: tuple[Migration, ...] = (
         7, "webhooks are remembered", lambda con: con.execute("ALTER TABLE audit ADD COLUMN triggered_at TIMESTAMP")
     ),
     Migration(8, "plans undo others", lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN rolls_back VARCHAR")),
+    Migration(
+        9,
+        "candidates name their planner",
+        lambda con: con.execute("ALTER TABLE candidate ADD COLUMN planner VARCHAR DEFAULT 'capacity'"),
+    ),
 )
 LATEST = MIGRATIONS[-1].version
 
