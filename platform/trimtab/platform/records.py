@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -12,11 +14,23 @@ Json = dict[str, Any]
 R = TypeVar("R", bound="Record")
 
 
+class Packed:
+    """Where a record keeps itself as bytes."""
+
+    __slots__ = ("_bytes",)
+    _bytes: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What every row has. Times are aware UTC; `deleted` is 0 for a live row, else the row's own id."""
+class Record(Packed):
+    """What every row has. Times are aware UTC; `deleted` is 0 for a live row, else the row's own id.
+
+    Records of a kind that is `often_shown` are small, and lists and other records show the same ones again and again;
+    of the others there may be many, and large ones.
+    """
 
     kind: ClassVar[str]
+    often_shown: ClassVar[bool] = False
 
     id: int = 0  # given by the store
     uuid: str
@@ -26,8 +40,16 @@ class Record:
     deleted: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as plain values: many rows go from process to process, and slots one by one are three times slower."""
-        return made, (type(self), _slots(type(self)).values(self))
+        """Travel as plain values: many rows go from process to process, and slots one by one are three times slower.
+
+        What is shown often travels as bytes, made once; who gets the same bytes again has the same record again.
+        """
+        if not self.often_shown:
+            return made, (type(self), _slots(type(self)).values(self))
+        if not hasattr(self, "_bytes"):
+            plain = (type(self), _slots(type(self)).values(self))
+            object.__setattr__(self, "_bytes", pickle.dumps(plain, pickle.HIGHEST_PROTOCOL))
+        return unpacked, (self._bytes,)
 
 
 class _Slots(NamedTuple):
@@ -53,11 +75,19 @@ def made(kind: type[R], values: Sequence[Any]) -> R:
     return record
 
 
+@lru_cache(20_000)
+def unpacked(packed: bytes) -> Record:
+    """The record with these values; the same one for the same bytes, for as long as it is remembered."""
+    kind, values = pickle.loads(packed)
+    return made(kind, values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal(Record):
     """A goal of the catalogue."""
 
     kind: ClassVar[str] = "goal"
+    often_shown: ClassVar[bool] = True
     name: str
     display_name: str
     efficacy_specification: list[Json] = field(default_factory=list)
@@ -68,6 +98,7 @@ class Strategy(Record):
     """A strategy of the catalogue."""
 
     kind: ClassVar[str] = "strategy"
+    often_shown: ClassVar[bool] = True
     name: str
     display_name: str
     goal_id: int
@@ -79,6 +110,7 @@ class AuditTemplate(Record):
     """A reusable description of audits."""
 
     kind: ClassVar[str] = "audit_template"
+    often_shown: ClassVar[bool] = True
     name: str
     description: str | None = None
     goal_id: int
@@ -104,6 +136,7 @@ class Audit(Claimable):
     """One request to look at the cloud with a goal in mind."""
 
     kind: ClassVar[str] = "audit"
+    often_shown: ClassVar[bool] = True
     name: str
     audit_type: str
     parameters: Json = field(default_factory=dict)
@@ -124,6 +157,7 @@ class ActionPlan(Claimable):
     """What an audit recommends; `rehearsed` and `measured` hold score fields; `notes` say what planning left out."""
 
     kind: ClassVar[str] = "action_plan"
+    often_shown: ClassVar[bool] = True
     audit_id: int
     strategy_id: int
     candidate: int = 0  # number of the candidate it was made from
@@ -199,6 +233,7 @@ class ScoringEngine(Record):
     """A scoring engine of the catalogue."""
 
     kind: ClassVar[str] = "scoring_engine"
+    often_shown: ClassVar[bool] = True
     name: str
     description: str | None = None
     metainfo: str | None = None

@@ -430,7 +430,7 @@ def deploy(settings: Settings) -> Running:
     def ask_cloud(method: str, *args: Any, **kwargs: Any) -> Any:
         if cloud is None:
             raise InvalidInput("the cloud is a real one, not simulated")
-        return actors.answered(ray.get(cloud.call.remote("cloud", method, args, kwargs)))
+        return actors.ask_now(cloud, "cloud", method, *args, **kwargs)
 
     return Running(
         _api_url(settings),
@@ -445,7 +445,7 @@ def ask_store(ray_address: str, method: str, *args: Any, **kwargs: Any) -> Any:
     stop_ray: Any = ray.shutdown  # untyped
     try:
         ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-        return actors.answered(ray.get(_actor("state").call.remote("store", method, args, kwargs)))
+        return actors.ask_now(_actor("state"), "store", method, *args, **kwargs)
     except (RayError, ConnectionError) as error:
         raise TrimtabError(f"the running Trimtab did not answer: {error}") from error
     finally:
@@ -487,7 +487,7 @@ def shutdown() -> None:
 def _fold(state: Any) -> None:
     """Fold the log of the records' file into it, so that the file alone is all of them; without it nothing is lost."""
     try:
-        actors.answered(ray.get(state.call.remote("store", "checkpoint", (), {}), timeout=FOLD_S))
+        actors.ask_now(state, "store", "checkpoint", timeout_s=FOLD_S)
     except (RayError, TimeoutError, TrimtabError) as error:
         log.warning("the log beside the records' file stays: %s", error)
 

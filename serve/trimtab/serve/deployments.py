@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from trimtab.serve import local_ray
+from trimtab.serve import replicas
 from trimtab.serve.app import create_app
 from trimtab.serve.resources import Backend
 
@@ -26,7 +26,8 @@ class Api:
     """Stateless: answers from the state actor, hands started plans to the applier."""
 
     def __init__(self, build: Callable[[Any], Backend], applier: DeploymentHandle[Any]) -> None:
-        local_ray.listen_where_the_node_is()
+        replicas.listen_where_the_node_is()
+        replicas.ask_for_announced_bodies_only()
 
         async def wake(plan_uuid: str) -> None:
             applier.wake.remote(plan_uuid)
@@ -43,7 +44,7 @@ class Applier:
     """Runs action plans; one owner a plan. A replacement takes over what a killed replica left."""
 
     def __init__(self, apply_forever: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-        local_ray.listen_where_the_node_is()
+        replicas.listen_where_the_node_is()
         self._apply_forever = apply_forever
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._work())

@@ -1,28 +1,21 @@
-"""Records kept in memory as they were last read, and where each uuid is: what the one owner of a file may remember."""
+"""Records and pages of lists as they were last read, and where each uuid is: what the owner of a file may remember."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from trimtab.platform.records import (
-    ActionPlan,
-    Audit,
-    AuditTemplate,
-    Goal,
-    Record,
-    ScoringEngine,
-    Strategy,
-)
+from trimtab.platform.records import RECORDS, Record
 
-# What lists and other records show again and again, and is small; actions and candidates may be many and large.
-KINDS: frozenset[type[Record]] = frozenset({Audit, ActionPlan, AuditTemplate, Goal, ScoringEngine, Strategy})
+KINDS: frozenset[type[Record]] = frozenset(kind for kind in RECORDS.values() if kind.often_shown)
 MOST = 10_000
+MOST_PAGES = 500  # of each kind
+LONGEST_PAGE = 2_000
 
 
 class Kept:
-    """The records of KINDS that were read last, deleted ones too, and the ids of all their uuids.
+    """The records of KINDS that were read last, deleted ones too, the ids of all their uuids, and pages of lists.
 
     Whoever writes a row forgets it here, and keeps nothing of its kind that is read before the commit; so what is here
     was committed, and a rollback changes nothing. A uuid's id never changes, but its row may be gone, or never have
@@ -33,6 +26,7 @@ class Kept:
         self._most = most
         self._records: OrderedDict[tuple[type[Record], int], Record] = OrderedDict()
         self._ids: dict[type[Record], dict[str, int]] = {}
+        self._pages: dict[type[Record], dict[str, list[int]]] = {}
 
     def records(self, kind: type[Any], ids: Iterable[int]) -> dict[int, Any]:
         """Those of these records that are here, by id."""
@@ -56,6 +50,22 @@ class Kept:
         if kind in KINDS:
             for key in [key for key in self._records if key[0] is kind] if ids is None else [(kind, i) for i in ids]:
                 self._records.pop(key, None)
+            self._pages.pop(kind, None)
+
+    def page(self, kind: type[Record], asked: str, read: Callable[[], list[int]], *, keep: bool) -> Sequence[int]:
+        """The ids of the rows a question of one of KINDS finds; `read` asks the file, again after any row is written.
+
+        `asked` is the whole question: its statement and parameters.
+        """
+        pages = self._pages.setdefault(kind, {})
+        ids = pages.get(asked)
+        if ids is None:
+            ids = read()
+            if keep and len(ids) <= LONGEST_PAGE:
+                if len(pages) >= MOST_PAGES:
+                    pages.clear()
+                pages[asked] = ids
+        return ids
 
     def ids(self, kind: type[Record], read: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
         """The ids of all uuids of a kind; `read` asks the file, which is done once."""

@@ -35,7 +35,7 @@ from trimtab.platform.records import (
 from trimtab.platform.schedule import after_pause
 from trimtab.platform.states import MACHINES, Machine, PlanState
 from trimtab.platform.store import query
-from trimtab.platform.store.kept import KINDS, Kept
+from trimtab.platform.store.kept import KINDS, LONGEST_PAGE, Kept
 from trimtab.platform.store.rows import (
     CANONICAL,
     canonical,
@@ -53,7 +53,6 @@ Rows: TypeAlias = list[R]
 Outcomes: TypeAlias = list[Record | TrimtabError]
 NextIds = Callable[[str, int], int]
 
-PAGE = 2_000  # so many rows are put together from those kept in memory; more are read in one go
 BULK_FROM = 8  # so many rows go in through Arrow instead of one statement each
 UNIQUE: Mapping[type[Record], tuple[str, ...]] = {
     Goal: ("name",),
@@ -135,7 +134,12 @@ class Transaction:
                 raise missing(kind, marker)
             behind = query.after(sort_key, sort_dir, *seen)
             condition, parameters = f"{condition} AND {behind.sql}", parameters + behind.parameters
-        return self._select(kind, f"WHERE {condition} {order} {size}", parameters)
+        rest = f"WHERE {condition} {order} {size}"
+        if kind not in KINDS:
+            return self._select(kind, rest, parameters)
+        fresh = kind not in self._wrote
+        ids = self._kept.page(kind, f"{rest} {parameters}", lambda: self._ids(kind, rest, parameters), keep=fresh)
+        return self._by_ids(kind, ids) if len(ids) <= LONGEST_PAGE else self._whole(kind, rest, parameters)
 
     def references(
         self, kind: type[Record], ids: Collection[int], *, deleted: bool = False
@@ -501,9 +505,15 @@ class Transaction:
 
     def _select(self, kind: type[R], rest: str, parameters: Sequence[Any]) -> Rows[R]:
         if kind in KINDS:  # a scan of the few columns it is about is cheap, even over many rows
-            ids = [row_id for (row_id,) in self._con.execute(query.select(kind, rest, ("id",)), parameters).fetchall()]
-            if len(ids) <= PAGE:
+            ids = self._ids(kind, rest, parameters)
+            if len(ids) <= LONGEST_PAGE:
                 return self._by_ids(kind, ids)
+        return self._whole(kind, rest, parameters)
+
+    def _ids(self, kind: type[Record], rest: str, parameters: Sequence[Any]) -> list[int]:
+        return [row_id for (row_id,) in self._con.execute(query.select(kind, rest, ("id",)), parameters).fetchall()]
+
+    def _whole(self, kind: type[R], rest: str, parameters: Sequence[Any]) -> Rows[R]:
         rows = self._con.execute(query.select(kind, rest), parameters).fetchall()
         return [from_row(kind, row) for row in rows]
 
