@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from trimtab.platform.errors import Conflict
 from trimtab.platform.records import Audit, Goal
-from trimtab.platform.store.kept import Kept
+from trimtab.platform.store.kept import MOST_PAGES, Kept
 from trimtab.platform.store.state import Store
 
 
@@ -47,11 +48,13 @@ def test_a_store_that_remembers_answers_like_one_that_reads(steps: list[tuple[st
                     store.create_many([audit(f"never {number}"), audit(store.get(Audit, one.uuid).name)])
             case _:
                 store.list(Audit, limit=3)
+        pending = store.list(Audit, {"state": "PENDING"}, sort_key="name", sort_dir="desc", limit=3)
         remembered = [store.get(Audit, row.uuid) for row in made]
         page = store.list(Audit)
         store._kept = Kept()  # as if it had just been opened
         assert [store.get(Audit, row.uuid) for row in made] == remembered
         assert store.list(Audit) == page == remembered
+        assert store.list(Audit, {"state": "PENDING"}, sort_key="name", sort_dir="desc", limit=3) == pending
     store.close()
 
 
@@ -83,6 +86,47 @@ def test_no_more_records_are_kept_than_allowed() -> None:
     kept.records(Goal, [1])
     kept.keep(rows[2:])
     assert set(kept.records(Goal, [1, 2, 3])) == {1, 3}
+
+
+def test_a_page_read_before_a_commit_is_not_remembered() -> None:
+    store = Store(None)
+    store.create(audit("there"))
+
+    def half_done() -> None:
+        with store._transaction() as tx:
+            tx.insert([audit("never")])
+            assert len(tx.rows(Audit, {}, limit=10)) == 2
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half_done()
+    assert [one.name for one in store.list(Audit, limit=10)] == ["there"]
+    store.close()
+
+
+def test_pages_are_read_again_when_there_are_too_many() -> None:
+    kept = Kept()
+    read: list[str] = []
+
+    def ask(what: str) -> None:
+        kept.page(Goal, what, lambda: [read.append(what)] and [1], keep=True)
+
+    for number in [*range(MOST_PAGES), 0, MOST_PAGES, MOST_PAGES]:
+        ask(str(number))
+    assert read == [str(number) for number in range(MOST_PAGES + 1)]
+    kept.forget(Audit, ())
+    ask(str(MOST_PAGES))
+    assert len(read) == MOST_PAGES + 1, "rows of another kind were written"
+    kept.forget(Goal, ())
+    ask(str(MOST_PAGES))
+    assert len(read) == MOST_PAGES + 2
+
+
+def test_the_same_bytes_are_the_same_record() -> None:
+    there = audit("a", parameters={"deep": [{"er": 1}]})
+    one, two = pickle.loads(pickle.dumps([there, there])), pickle.loads(pickle.dumps(there))
+    assert one[0] is one[1] is two
+    assert pickle.loads(pickle.dumps(replace(there, name="b"))).name == "b", "a changed record has bytes of its own"
 
 
 def test_records_travel_whole() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,11 +13,10 @@ from trimtab.serve.replicas import ask_for_announced_bodies_only
 
 
 @pytest.fixture
-def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def asking(monkeypatch: pytest.MonkeyPatch) -> None:
     request: Any = common.StreamingHTTPRequest
     monkeypatch.setattr(request, "receive_asgi_messages", request.receive_asgi_messages)  # put back afterwards
     ask_for_announced_bodies_only()
-    yield
 
 
 def received(headers: list[tuple[bytes, bytes]], kind: str = "http") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -117,19 +118,24 @@ async def _work(parts: Parts, audit: Audit) -> ActionPlan | None:
         schedule.parse_interval(audit.interval or "")  # raises
         # The grid of its ticks begins with its first run.
         audit = replace(audit, next_run_time=audit.next_run_time or parts.now())
-    async with _told(parts.store, audit, "strategy"):
-        goal_row = await parts.store.get(GoalRecord, audit.goal_id)
+    telling = _Telling(parts.store, audit)
+    async with _told(telling, "strategy"):
+        goal_row, named_row, failed_before = await asyncio.gather(
+            parts.store.get(GoalRecord, audit.goal_id),
+            _named_strategy(parts.store, audit),
+            _failed_before(parts.store, audit),
+        )
         if goal_row.name not in parts.plugins.goals:
             raise InvalidInput(f"goal {goal_row.name} is not installed any more; install it or use another goal")
         goal = parts.plugins.goals[goal_row.name]
-        named = (await parts.store.get(StrategyRecord, audit.strategy_id)).name if audit.strategy_id else None
+        named = named_row.name if named_row is not None else None
         jobs = jobs_for(parts.plugins, goal, named, audit.parameters, parts.seed)
         asked = [(parts.plugins.strategy(job.strategy), job.parameters) for job in jobs]
         needs = [need for strategy, given in asked for need in strategy.needs(read_parameters(strategy, given))]
         models = tuple(dict.fromkeys(model for strategy, _ in asked for model in strategy.models))
-        frozen = await parts.freeze(audit.scope, needs, await _failed_before(parts.store, audit), models)
+        frozen = await parts.freeze(audit.scope, needs, failed_before, models)
         proposals, failed = await ask_all(parts, frozen, jobs)
-    async with _told(parts.store, audit, "planner", ends=False):
+    async with _told(telling, "planner", ends=False):
         entries = [*await try_all(parts, goal, frozen, proposals), *failed]
         chosen, message = choose(goal, entries, named=named is not None)
         for position, entry in enumerate(entries):
@@ -137,12 +143,13 @@ async def _work(parts: Parts, audit: Audit) -> ActionPlan | None:
             parts.tell("rehearsal_seconds", entry.rehearse_s, strategy=entry.job.strategy)
         # A plan always names a strategy: where none is chosen, the first that was tried.
         ran = entries[chosen].job.strategy if chosen is not None else jobs[0].strategy
-        strategy = await parts.store.get(StrategyRecord, ran)
+        strategy = named_row or await parts.store.get(StrategyRecord, ran)
         plan, actions, indicators = plan_rows(goal, strategy.id, entries, chosen)
         best = entries[chosen] if chosen is not None else None
         reasons = await explanations(parts, goal, frozen, best, actions)
         continuous = audit.audit_type == "CONTINUOUS"
         status = message_of([*([message] if message else []), *frozen.snapshot.notes])
+        await telling.told()
         return await parts.store.save_outcome(
             audit.uuid,
             event="ran" if continuous else "succeed",
@@ -159,34 +166,57 @@ async def _work(parts: Parts, audit: Audit) -> ActionPlan | None:
         )
 
 
+class _Telling:
+    """Tells those who listen of one audit's steps, one after the other, while the audit goes on."""
+
+    def __init__(self, store: StorePort, audit: Audit) -> None:
+        self._store, self._audit = store, audit
+        self._last: asyncio.Task[None] | None = None
+
+    def tell(self, event: str, message: str | None = None) -> None:
+        """Something happened just now."""
+        self._last = asyncio.create_task(self._note(self._last, event, message))
+
+    async def told(self) -> None:
+        """Return when everything has been told."""
+        if self._last is not None:
+            await self._last
+
+    async def _note(self, before: asyncio.Task[None] | None, event: str, message: str | None) -> None:
+        if before is not None:
+            await before
+        try:
+            await self._store.note(Audit, self._audit.uuid, event, message)
+        except TrimtabError as error:  # no reason to fail an audit
+            log.warning("audit %s: nobody will hear of %s: %s", self._audit.uuid, event, error)
+
+
 @contextlib.asynccontextmanager
-async def _told(store: StorePort, audit: Audit, step: str, *, ends: bool = True) -> AsyncIterator[None]:
-    """Tell those who listen of a step of the audit: its start, and its end (unless that is told elsewhere) or error."""
-    await _note(store, audit, f"{step}.start")
+async def _told(telling: _Telling, step: str, *, ends: bool = True) -> AsyncIterator[None]:
+    """Tell of a step of an audit: its start, and its end (unless that is told elsewhere) or error."""
+    telling.tell(f"{step}.start")
     try:
         yield
-    except IllegalTransition as error:
-        await _note(store, audit, f"{step}.error", _words(error))
-        raise
-    except Conflict:  # somebody else has the audit by now: the story is theirs
+    except Conflict as error:  # somebody else has the audit by now, and the story is theirs
+        if isinstance(error, IllegalTransition):
+            telling.tell(f"{step}.error", _words(error))
+        await telling.told()
         raise
     except Exception as error:
-        await _note(store, audit, f"{step}.error", _words(error))
+        telling.tell(f"{step}.error", _words(error))
+        await telling.told()
         raise
     if ends:
-        await _note(store, audit, f"{step}.end")
-
-
-async def _note(store: StorePort, audit: Audit, event: str, message: str | None = None) -> None:
-    try:
-        await store.note(Audit, audit.uuid, event, message)
-    except TrimtabError as error:  # no reason to fail an audit
-        log.warning("audit %s: nobody will hear of %s: %s", audit.uuid, event, error)
+        telling.tell(f"{step}.end")
 
 
 def _words(problem: Exception) -> str:
     message = str(problem) if isinstance(problem, TrimtabError) else f"{type(problem).__name__}: {problem}"
     return message[:LONGEST_MESSAGE]
+
+
+async def _named_strategy(store: StorePort, audit: Audit) -> StrategyRecord | None:
+    return await store.get(StrategyRecord, audit.strategy_id) if audit.strategy_id else None
 
 
 async def _failed_before(store: StorePort, audit: Audit) -> list[str]:

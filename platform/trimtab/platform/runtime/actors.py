@@ -126,7 +126,6 @@ def start(cls: type[Any], build: Callable[..., Any], *, retries: int = 0) -> Any
 
 def call_of(actor: Any, held: str, unavailable: type[TrimtabError] = TrimtabError) -> Call:
     """How ports ask an actor. While Ray restarts it, repeatable questions wait; others raise `unavailable`."""
-
     named: dict[str, Any] = {}  # methods as Ray's dashboard calls them
 
     async def call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
