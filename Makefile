@@ -7,7 +7,7 @@ export RAY_AUTH_MODE := disabled
 export RAY_USAGE_STATS_ENABLED := 0
 export RAY_DEDUP_LOGS := 0
 
-.PHONY: demo test test-peers check format bench requirements clean help
+.PHONY: demo test test-slow test-lab test-peers check format bench requirements clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
@@ -15,8 +15,15 @@ help: ## this list
 demo: $(VENV)/.ready-to-run ## one audit, from a simulated cloud to an applied plan (ARGS="--trace FILE ...")
 	$(BIN)/trimtab demo $(ARGS)
 
-test: $(VENV)/.ready-to-develop ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.ready-to-develop ## all tests but the slow ones, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or peers or lab)" $(ARGS)
+
+test-slow: $(VENV)/.ready-to-develop ## the whole program on Ray, killed and brought back; the notebooks; crashes at any moment
+	$(BIN)/python -m pytest -m "slow and not (peers or lab)" $(ARGS)
+
+test-lab: $(VENV)/.ready-to-develop ## end to end on a real OpenStack control plane (TRIMTAB_LAB names its folder)
+	$(BIN)/python tests/peers/environments.py
+	$(BIN)/python -m pytest -m lab tests/lab $(ARGS)
 
 test-peers: $(VENV)/.ready-to-develop ## stock clients against a running Trimtab, each in an environment of its own
 	$(BIN)/python tests/peers/environments.py

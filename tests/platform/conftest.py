@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from trimtab.platform.contracts import Clock, Inventory, Migration, Server, ServiceInfo
+from trimtab.platform.contracts import Clock, Inventory, Migration, Server, ServiceInfo, Wanted
 from trimtab.platform.errors import CloudConflict, CloudNotFound, CloudUnavailable
 
 
@@ -149,6 +149,9 @@ class MemoryCloud:
             raise CloudConflict(f"no migration of {server_id} is running")
         self._end(number, "aborted", self.clock.now(), "aborted on request")
         self.accepted.append(("abort", server_id))
+
+    async def refusals(self, wanted: Sequence[Wanted]) -> list[str]:
+        return [""] * len(wanted)
 
     async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
         return await self._call("set_service", lambda: self._set_service(host, enabled=enabled, reason=reason))

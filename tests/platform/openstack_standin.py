@@ -74,6 +74,7 @@ class StandIn:
         ]
         self.migrations: list[dict[str, Any]] = []
         self.actions: list[tuple[str, Any]] = []
+        self.asked_of_placement: list[dict[str, str]] = []
 
     def server(self, number: int, host: int) -> dict[str, Any]:
         """One server as Nova lists it."""
@@ -127,14 +128,7 @@ class StandIn:
             },
             "/placement/resource_providers/{uuid}/inventories": self._inventories,
             "/placement/resource_providers/{uuid}/traits": lambda _: {"traits": ["HW_CPU_X86_AVX2"]},
-            "/placement/allocation_candidates": lambda _: {
-                "allocation_requests": [],
-                "provider_summaries": {
-                    uuid_of(1, number): {"traits": ["HW_CPU_X86_AVX2"], "resources": {}}
-                    for number in self.generation
-                    if number not in self.full
-                },
-            },
+            "/placement/allocation_candidates": self._candidates,
             "/volume/v3/os-services": lambda _: {"services": [{"host": "store@ssd", "zone": "z", "status": "enabled"}]},
             "/volume/v3/scheduler-stats/get_pools": lambda _: {
                 "pools": [
@@ -208,6 +202,25 @@ class StandIn:
                 "DISK_GB": {"total": 2000, "reserved": 0, "allocation_ratio": 1.0},
             },
         }
+
+    def _candidates(self, request: Request) -> dict[str, Any]:
+        self.asked_of_placement.append(dict(request.query_params))
+        required = {name for name in request.query_params.get("required", "").split(",") if name and name[0] != "!"}
+        offered = [uuid_of(1, number) for number in self.generation if number not in self.full]
+        if not required <= {"HW_CPU_X86_AVX2"}:
+            offered = []
+        return {
+            "allocation_requests": [
+                {"allocations": {uuid: {"resources": {"VCPU": 1}}}, "mappings": {"": [uuid]}} for uuid in offered
+            ],
+            "provider_summaries": {
+                uuid: {
+                    "traits": ["HW_CPU_X86_AVX2"], "resources": {}, "root_provider_uuid": uuid,
+                    "parent_provider_uuid": None,
+                }
+                for uuid in offered
+            },
+        }  # fmt: skip
 
     async def _act(self, request: Request) -> Response:
         body = await request.json()

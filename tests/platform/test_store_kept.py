@@ -109,7 +109,11 @@ def test_pages_are_read_again_when_there_are_too_many() -> None:
     read: list[str] = []
 
     def ask(what: str) -> None:
-        kept.page(Goal, what, lambda: [read.append(what)] and [1], keep=True)
+        def answer() -> list[int]:
+            read.append(what)
+            return [1]
+
+        kept.page(Goal, what, answer, keep=True)
 
     for number in [*range(MOST_PAGES), 0, MOST_PAGES, MOST_PAGES]:
         ask(str(number))

@@ -115,7 +115,17 @@ async def whole(
         snapshot = await collector.freeze(scope, needs, failed, models)
         return Frozen(snapshot, snapshot)
 
-    parts = Parts(port, freeze, InProcess(), load(), PLANNERS, rehearse, settings.limits, refresh=collector.collect)
+    parts = Parts(
+        port,
+        freeze,
+        InProcess(),
+        load(),
+        PLANNERS,
+        rehearse,
+        settings.limits,
+        refresh=collector.collect,
+        refusals=collector.driver.refusals,
+    )
     audits, plans = asyncio.Event(), asyncio.Event()
     tools = Tools(SimulatedDriver(call), PacedClock(*cloud.pace()), WallClock())
     tasks = []
@@ -160,6 +170,9 @@ async def whole(
     async def whatif_changed() -> None:
         sweeps.set()
 
+    async def check_plan(plan_uuid: str, replan: bool) -> engine.Checked:
+        return await engine.check_plan(parts, plan_uuid, replan=replan)
+
     if working:
         sweeping = whatif_engine.Parts(port, files, here)
         tasks.append(asyncio.create_task(whatif_engine.serve_whatifs(sweeping, sweeps, idle_s=0.05)))
@@ -177,6 +190,7 @@ async def whole(
             collector.availability,
             partial(engine.plan_candidate, parts),
             partial(engine.plan_rollback, parts),
+            check_plan,
         )
     )
     transport = httpx.ASGITransport(app)

@@ -247,6 +247,14 @@ class Migration(NamedTuple):
     kind: str = "migration"
 
 
+class Wanted(NamedTuple):
+    """A migration that is thought of: a server and the name of a host; not `now` when others must make room first."""
+
+    server_id: str
+    destination: str
+    now: bool = True
+
+
 class Flavor(NamedTuple):
     """One size of server; memory in MB, disk in GB."""
 
@@ -336,6 +344,13 @@ class Driver(Protocol):
 
     async def abort_migration(self, server_id: str) -> None:
         """Ask to abort the running live migration of a server."""
+        ...
+
+    async def refusals(self, wanted: Sequence[Wanted]) -> list[str]:
+        """Why each migration would be refused, alone and now; "" where nothing speaks against it. Changes nothing.
+
+        Of those that are not for now only what does not depend on room is looked at.
+        """
         ...
 
     async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:

@@ -18,6 +18,7 @@ from trimtab.platform.contracts import (
     Tools,
     Volume,
     VolumeType,
+    Wanted,
 )
 from trimtab.platform.errors import ActionFailed, CloudError, CloudUnavailable
 
@@ -99,6 +100,10 @@ class Watch:
     async def abort_migration(self, server_id: str) -> None:
         """As the cloud's driver."""
         await self.driver.abort_migration(server_id)
+
+    async def refusals(self, wanted: Sequence[Wanted]) -> list[str]:
+        """As the cloud's driver."""
+        return await self.driver.refusals(wanted)
 
     async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
         """As the cloud's driver."""

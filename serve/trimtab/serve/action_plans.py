@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends
 
-from trimtab.platform.errors import IllegalTransition, InvalidInput
+from trimtab.platform.errors import Conflict, IllegalTransition, InvalidInput
 from trimtab.platform.records import Action, ActionPlan, Audit, CandidateRecord, Explanation, Strategy
 from trimtab.platform.states import ActionState
 from trimtab.platform.store.views import View
@@ -58,6 +58,8 @@ MayDetail = Annotated[None, allowed("action_plan:detail")]
 MaySee = Annotated[None, allowed("action_plan:get")]
 MayUpdate = Annotated[None, allowed("action_plan:update")]
 MayStart = Annotated[None, allowed("action_plan:start")]
+MayCheck = Annotated[None, allowed("action_plan:check")]
+MayReplan = Annotated[None, allowed("action_plan:replan")]
 MayRollBack = Annotated[None, allowed("action_plan:rollback")]
 MayDelete = Annotated[None, allowed("action_plan:delete")]
 
@@ -162,6 +164,36 @@ async def start_plan(_: Nothing, seen: Named, wired: Wired, base: Base, asked: A
         raise InvalidInput(f"Couldn't start when state is '{now.state}'.") from error
     await wired.plan_started(started.uuid)
     return await show(wired, ACTION_PLANS, started, base, asked)
+
+
+@router.post("/{ident}/check")
+async def check_plan(_: Nothing, seen: Named, wired: Wired, __: MayCheck) -> Body:
+    """Look at a plan that waits to be started, with the cloud as it is now: which of its steps still hold."""
+    checked = await wired.check_plan(seen.row.uuid, False)
+    return {
+        "uuid": checked.plan.uuid,
+        "state": checked.plan.state,
+        "stale": len(checked.stale),
+        "notes": list(checked.notes),
+        "actions": [
+            {
+                "uuid": action.uuid,
+                "action_type": action.action_type,
+                "holds": action.uuid not in checked.stale,
+                "reason": checked.stale.get(action.uuid),
+            }
+            for action in checked.actions
+        ],
+    }
+
+
+@router.post("/{ident}/replan", status_code=201)
+async def replan(_: Nothing, seen: Named, wired: Wired, base: Base, asked: Asked, __: MayReplan) -> Body:
+    """Plan the steps that do not hold any more again; the plan becomes SUPERSEDED by the one that is answered."""
+    checked = await wired.check_plan(seen.row.uuid, True)
+    if checked.successor is None:
+        raise Conflict(f"Action plan {seen.row.uuid} holds as it is: there is nothing to plan again")
+    return await show(wired, ACTION_PLANS, checked.successor, base, asked)
 
 
 @router.post("/{ident}/rollback", status_code=201)

@@ -117,6 +117,14 @@ class Client:
         """A plan of a candidate that was not chosen, as the cloud is now; the audit's earlier plan is SUPERSEDED."""
         return self.request("POST", f"/v1/audits/{audit}/candidates/{number}/plan", json={})
 
+    def check_plan(self, plan_uuid: str) -> Body:
+        """Which steps of a plan that waits to be started still hold."""
+        return self.request("POST", f"/v1/action_plans/{plan_uuid}/check", json={})
+
+    def replan(self, plan_uuid: str) -> Body:
+        """A new plan in place of one of which some steps do not hold any more; it waits to be started."""
+        return self.request("POST", f"/v1/action_plans/{plan_uuid}/replan", json={})
+
     def roll_back(self, plan_uuid: str) -> Body:
         """A new plan that undoes what a plan did; it waits to be started."""
         return self.request("POST", f"/v1/action_plans/{plan_uuid}/rollback", json={})

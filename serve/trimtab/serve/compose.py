@@ -27,7 +27,7 @@ from trimtab.platform.applier import serve_plans
 from trimtab.platform.clocks import WallClock
 from trimtab.platform.collector import Availability, Collector
 from trimtab.platform.contracts import Tools
-from trimtab.platform.engine import Parts, serve_audits
+from trimtab.platform.engine import Checked, Parts, serve_audits
 from trimtab.platform.errors import CloudUnavailable, Conflict, InvalidInput, TrimtabError
 from trimtab.platform.lease import cancelled
 from trimtab.platform.model import ClusterModel, read_model, write_model
@@ -170,6 +170,7 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
         weigh=settings.weigh_moves,
         down_after_s=settings.service_down_time_s,
         refresh=partial(actors.collect_through, _actor("model")),
+        refusals=partial(actors.refusals_through, _actor("model")),
     )
     put_away = partial(
         housekeeping.put_away,
@@ -288,6 +289,9 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
     async def plan_rollback(plan_uuid: str) -> ActionPlan:
         return await from_engine(engine.plan_rollback, plan_uuid)
 
+    async def check_plan(plan_uuid: str, replan: bool) -> Checked:
+        return await from_engine(engine.check_plan, plan_uuid, replan)
+
     async def snapshot() -> Snapshot:
         return (await actors.freeze_through(model, [], [], [])).snapshot
 
@@ -306,6 +310,7 @@ def build_backend(settings: Settings, plan_started: Callable[[str], Awaitable[No
         availability=availability,
         plan_candidate=plan_candidate,
         plan_rollback=plan_rollback,
+        check_plan=check_plan,
     )
 
 

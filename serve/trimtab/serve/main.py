@@ -316,6 +316,34 @@ def start_plan(
         )
 
 
+@plans.command("check")
+def check_plan(
+    uuid: str,
+    replan: Annotated[bool, typer.Option(help="Plan again what does not hold.")] = False,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Look at a plan that waits to be started: which of its steps still hold. Exit code 1 when some do not."""
+    with Client(url) as client:
+        checked = client.check_plan(uuid)
+        if replan and checked["stale"]:
+            plan = client.replan(uuid)
+            actions = client.all("actions", detail=True, action_plan_uuid=plan["uuid"])
+            notes = client.notes(plan["uuid"])
+            _print_json({**plan, "notes": notes}) if as_json else _print_made(plan, actions, notes)
+            return
+    stale = [action for action in checked["actions"] if not action["holds"]]
+    if as_json:
+        _print_json(checked)
+    else:
+        for note in checked["notes"]:
+            console.print(note)
+        _print_rows(stale, ("uuid", "action_type", "reason"), as_json=False) if stale else None
+        console.print(f"{len(checked['actions']) - len(stale)} of {len(checked['actions'])} steps hold")
+    if stale:
+        raise typer.Exit(1)
+
+
 @plans.command("rollback")
 def roll_back_plan(uuid: str, as_json: AsJson = False, url: Url = HERE) -> None:
     """Make a plan that undoes what a plan did; start it with `trimtab plan start`."""

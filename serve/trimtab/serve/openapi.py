@@ -30,6 +30,8 @@ ANSWERS: Mapping[tuple[str, str], Schema] = {
     ("get", "/v1/action_plans/{ident}/progress"): shapes.PROGRESS,
     ("get", "/v1/action_plans/{ident}/timeline"): shapes.TIMELINE,
     ("post", "/v1/action_plans/{ident}/start"): {"$ref": "#/components/schemas/ActionPlan"},
+    ("post", "/v1/action_plans/{ident}/check"): shapes.CHECK,
+    ("post", "/v1/action_plans/{ident}/replan"): {"$ref": "#/components/schemas/ActionPlan"},
     ("post", "/v1/action_plans/{ident}/rollback"): {"$ref": "#/components/schemas/ActionPlan"},
     ("get", "/v1/whatifs/{ident}/cells"): shapes.CELLS,
     ("get", "/v1/whatifs/{ident}/cells/{key}/series"): shapes.SERIES,

@@ -37,7 +37,7 @@ OF_WATCHER = {
     "strategy": ("detail", "get", "get_all", "state"),
 }
 OF_TRIMTAB = {
-    "action_plan": ("rollback",),
+    "action_plan": ("check", "replan", "rollback"),
     "candidate": ("get", "get_all", "plan"),
     "cluster": ("get", "model"),
     "event": ("get_all",),

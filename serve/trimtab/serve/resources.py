@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from trimtab.platform.collector import Availability
+from trimtab.platform.engine import Checked
 from trimtab.platform.errors import InvalidInput
 from trimtab.platform.model.flat import Flat
 from trimtab.platform.records import ActionPlan, Json, Record
@@ -52,6 +53,7 @@ class Backend:
     availability: Callable[[Sequence[Need]], Awaitable[Availability]]  # whether these things are measured
     plan_candidate: Callable[[str, int], Awaitable[ActionPlan]]  # of an audit (uuid): see `engine.afterwards`
     plan_rollback: Callable[[str], Awaitable[ActionPlan]]  # of a plan (uuid): likewise
+    check_plan: Callable[[str, bool], Awaitable[Checked]]  # of a plan (uuid), planned again or not: see `engine.check`
 
 
 # Dependencies are coroutines, even where they wait for nothing: FastAPI runs plain functions in threads, one hop each.

@@ -240,6 +240,17 @@ TIMELINE = record(
         )
     }
 )
+CHECK = record(
+    {
+        "uuid": UUID,
+        "state": _one_of(PlanState),
+        "stale": described(WHOLE, "How many steps do not hold any more"),
+        "notes": array(TEXT),
+        "actions": array(
+            record({"uuid": UUID, "action_type": TEXT, "holds": FLAG, "reason": described(or_null(TEXT), "Why not")})
+        ),
+    }
+)
 CELLS = record({"cells": array(record({"key": TEXT}, open_=True)), "next": TEXT}, frozenset({"next"}))
 SERIES = record({"key": TEXT, "columns": {"type": "object", "additionalProperties": {"type": "array"}}})
 CLUSTER = record({"version": WHOLE}, open_=True)

@@ -26,6 +26,7 @@ from trimtab.platform.contracts import (
     ServiceInfo,
     Volume,
     VolumeType,
+    Wanted,
 )
 from trimtab.platform.errors import CloudConflict, CloudNotFound, InvalidInput
 from trimtab.platform.model import VCPU, InstanceState
@@ -168,6 +169,18 @@ class SimulatedCloud:
         if to < 0:  # on disk is where it goes, so that it goes there whatever the scheduler of a later version prefers
             destination = self._world.model.host_name(self._world.choose(instance))
         self._accept("migrate", server=server_id, destination=destination, live=live)
+
+    def refusals(self, wanted: Sequence[Wanted]) -> list[str]:
+        """Why each migration would be refused, alone and now; "" where nothing speaks against it."""
+        self.now()
+        return [self._refusal(one) for one in wanted]
+
+    def _refusal(self, wanted: Wanted) -> str:
+        try:
+            instance, to = self._instance(wanted.server_id), self._host(wanted.destination)
+        except CloudNotFound as error:
+            return str(error)
+        return self._world.closed(instance, to) or (wanted.now and self._world.taken(instance, to)) or ""
 
     def migrations(self, server_id: str) -> list[Migration]:
         """All migrations and resizes of a server, oldest first; also of one that is gone."""

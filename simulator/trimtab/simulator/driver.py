@@ -17,6 +17,7 @@ from trimtab.platform.contracts import (
     ServiceInfo,
     Volume,
     VolumeType,
+    Wanted,
 )
 from trimtab.platform.snapshot import Need
 from trimtab.simulator.cloud import SimulatedCloud
@@ -63,6 +64,10 @@ class SimulatedDriver:
     async def abort_migration(self, server_id: str) -> None:
         """Ask to abort the running live migration of a server."""
         await self._call("abort_migration", (server_id,), {})
+
+    async def refusals(self, wanted: Sequence[Wanted]) -> list[str]:
+        """Why each migration would be refused, alone and now; "" where nothing speaks against it."""
+        return list(await self._call("refusals", (list(wanted),), {}))
 
     async def set_service(self, host: str, *, enabled: bool, reason: str = "") -> ServiceInfo:
         """Enable or disable the compute service on a host."""

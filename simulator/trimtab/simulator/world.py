@@ -98,9 +98,13 @@ class World:
             return f"instance {name} is {state.wire}: live migration needs active or paused; ask for a cold one"
         if destination < 0:
             return None if self.choose(instance) >= 0 else f"no host has room for instance {name}"
-        host = self.model.host_name(destination)
         if destination == source:
-            return f"instance {name} is on {host} already"
+            return f"instance {name} is on {self.model.host_name(destination)} already"
+        return self.closed(instance, destination) or self.taken(instance, destination)
+
+    def closed(self, instance: int, destination: int) -> str | None:
+        """Why a host does not take an instance in, whoever else is on it; None when it may."""
+        name, host = self._name(instance), self.model.host_name(destination)
         if self.booting[destination]:
             return f"host {host} is booting and cannot receive {name} yet"
         if not self.up[destination]:
@@ -110,6 +114,11 @@ class World:
         zone = int(self.model.pinned_zone[instance])
         if zone >= 0 and self.model.zone.codes[destination] != zone:
             return f"instance {name} is bound to zone {self.model.zone.names[zone]}; host {host} is not in it"
+        return None
+
+    def taken(self, instance: int, destination: int) -> str | None:
+        """Why a host does not take an instance in with those who are on it now; None when it may."""
+        name, host = self._name(instance), self.model.host_name(destination)
         if (peer := self._group_peer(instance, destination)) is not None:
             return f"instance {name} must not be on {host} with {self._name(peer)}: they are an anti-affinity group"
         if (self.place.capacity[:, destination] < self.place.used[:, destination] + self._need(instance)).any():

@@ -45,16 +45,16 @@ async def plan_candidate(parts: Parts, audit_uuid: str, number: int) -> ActionPl
         raise Conflict(f"Audit {audit_uuid} is {audit.state}: wait for its end")
     if not chosen.steps:
         raise Conflict(f"Candidate {number} of audit {audit_uuid} has nothing to do: there is no plan to make of it")
-    goal = await _goal(parts, audit)
+    goal = await goal_of(parts, audit)
     strategy = await parts.store.get(StrategyRecord, chosen.strategy_name)
     await parts.refresh()
-    frozen = await parts.freeze(audit.scope, [], [], _models(parts, chosen.strategy_name))
+    frozen = await parts.freeze(audit.scope, [], [], models_of(parts, chosen.strategy_name))
     steps, gone = steps_from_json(frozen.snapshot.model, chosen.steps)
     if gone:
         raise Conflict(f"Candidate {number} does not hold any more: {'; '.join(gone)}; run the audit again")
     candidate = Candidate(tuple(steps), chosen.because, chosen.planner, dict(chosen.indicators))
     job = ProposeJob(chosen.strategy_name, chosen.parameters, parts.seed)
-    entry = await _tried(parts, goal, frozen, Proposed(job, candidate, 0.0))
+    entry = await tried(parts, goal, frozen, Proposed(job, candidate, 0.0))
     if entry.tried.plan is None or entry.tried.reasons:
         why = "; ".join(entry.tried.reasons)
         raise Conflict(f"Candidate {number} does not hold any more: {why}; run the audit again")
@@ -82,7 +82,7 @@ async def plan_rollback(parts: Parts, plan_uuid: str) -> ActionPlan:
     if waiting := [one for one in again if one.state not in ENDED and one.state != PlanState.SUPERSEDED]:
         raise Conflict(f"Action plan {waiting[0].uuid} undoes {plan_uuid} already; it is {waiting[0].state}")
     audit = await parts.store.get(Audit, plan.audit_id, deleted=True)
-    goal = await _goal(parts, audit)
+    goal = await goal_of(parts, audit)
     actions = await parts.store.list(Action, {"action_plan_id": plan.id})
     await parts.refresh()
     frozen = await parts.freeze([], [], [], ("compute", "baremetal"))
@@ -93,7 +93,7 @@ async def plan_rollback(parts: Parts, plan_uuid: str) -> ActionPlan:
         raise Conflict(f"Nothing of action plan {plan_uuid} is left to undo: {why}")
     because = f"undoes action plan {plan_uuid}"
     candidate = Candidate(tuple(steps), because=because, notes=tuple(notes))
-    entry = await _tried(parts, goal, frozen, Proposed(ProposeJob(NOTHING, {}, parts.seed), candidate, 0.0))
+    entry = await tried(parts, goal, frozen, Proposed(ProposeJob(NOTHING, {}, parts.seed), candidate, 0.0))
     if entry.tried.plan is None or entry.tried.reasons:
         raise Conflict(f"Action plan {plan_uuid} cannot be undone now: {'; '.join(entry.tried.reasons)}")
     row, made, indicators = plan_rows(goal, plan.strategy_id, [entry], 0)
@@ -220,20 +220,30 @@ def _host(model: ClusterModel, instance: int) -> str:
     return model.host_name(host) if host >= 0 else ""
 
 
-async def _goal(parts: Parts, audit: Audit) -> Goal:
+async def goal_of(parts: Parts, audit: Audit) -> Goal:
+    """The goal of an audit.
+
+    Raises:
+        InvalidInput: it is not installed any more.
+    """
     row = await parts.store.get(GoalRecord, audit.goal_id, deleted=True)
     if row.name not in parts.plugins.goals:
         raise InvalidInput(f"goal {row.name} is not installed any more; install it")
     return parts.plugins.goals[row.name]
 
 
-def _models(parts: Parts, strategy: str) -> tuple[str, ...]:
+def models_of(parts: Parts, strategy: str) -> tuple[str, ...]:
+    """The models a strategy works on.
+
+    Raises:
+        Conflict: it is not installed any more.
+    """
     if strategy not in parts.plugins.strategies:
         raise Conflict(f"strategy {strategy} is not installed any more; install it")
     return parts.plugins.strategy(strategy).models
 
 
-async def _tried(parts: Parts, goal: Goal, frozen: Frozen, proposed: Proposed) -> Entry:
+async def tried(parts: Parts, goal: Goal, frozen: Frozen, proposed: Proposed) -> Entry:
     """Judged, planned and rehearsed as it is: somebody asked for it, so nothing is left out as not worth it."""
     parts = replace(parts, weigh=False)
     entries = await try_all(parts, goal, frozen, [proposed])

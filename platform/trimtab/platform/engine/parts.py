@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from trimtab.platform.clocks import WallClock
-from trimtab.platform.contracts import Clock, Compute, Planner, Rehearse
+from trimtab.platform.contracts import Clock, Compute, Planner, Rehearse, Wanted
 from trimtab.platform.plugins import Plugins
 from trimtab.platform.proposal import Limits
 from trimtab.platform.snapshot import Need, Snapshot
@@ -39,6 +39,11 @@ async def leave_as_it_is() -> None:
     """The newest model is new enough."""
 
 
+async def nothing_against(wanted: Sequence[Wanted]) -> Sequence[str]:
+    """A cloud that nobody asks."""
+    return [""] * len(wanted)
+
+
 def silent(what: str, value: float, **labels: str) -> None:
     """Tell nobody."""
 
@@ -62,6 +67,7 @@ class Parts:
     weigh: bool = True  # leave out moves that cost more than they bring
     wall: Clock = field(default_factory=WallClock)
     refresh: Callable[[], Awaitable[object]] = leave_as_it_is  # have the cloud collected now
+    refusals: Callable[[Sequence[Wanted]], Awaitable[Sequence[str]]] = nothing_against  # see `contracts.Driver`
     down_after_s: float = 90.0  # seconds without a sign of life until another engine counts as gone
 
     def now(self) -> datetime:

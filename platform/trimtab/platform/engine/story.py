@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from trimtab.platform import schedule
+from trimtab.platform.engine.admission import admitted
 from trimtab.platform.engine.exploration import ask_all, explanations, jobs_for, try_all
 from trimtab.platform.engine.parts import Parts
 from trimtab.platform.errors import Conflict, IllegalTransition, InvalidInput, NotFound, TrimtabError
 from trimtab.platform.lease import while_held
-from trimtab.platform.outcome import LONGEST_MESSAGE, candidate_rows, choose, message_of, plan_rows, verdict
+from trimtab.platform.outcome import LONGEST_MESSAGE, candidate_rows, message_of, plan_rows, verdict
 from trimtab.platform.records import Action, ActionPlan, Audit
 from trimtab.platform.records import Goal as GoalRecord
 from trimtab.platform.records import Strategy as StrategyRecord
@@ -137,7 +138,7 @@ async def _work(parts: Parts, audit: Audit) -> ActionPlan | None:
         proposals, failed = await ask_all(parts, frozen, jobs)
     async with _told(telling, "planner", ends=False):
         entries = [*await try_all(parts, goal, frozen, proposals), *failed]
-        chosen, message = choose(goal, entries, named=named is not None)
+        entries, chosen, message = await admitted(parts, goal, frozen, entries, named=named is not None)
         for position, entry in enumerate(entries):
             parts.tell("candidates", 1, strategy=entry.job.strategy, verdict=verdict(entry, position == chosen))
             parts.tell("rehearsal_seconds", entry.rehearse_s, strategy=entry.job.strategy)

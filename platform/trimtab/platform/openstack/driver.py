@@ -17,10 +17,11 @@ from trimtab.platform.contracts import (
     ServiceInfo,
     Volume,
     VolumeType,
+    Wanted,
 )
 from trimtab.platform.datasources.known import Known
 from trimtab.platform.errors import CloudConflict, CloudError, CloudNotFound
-from trimtab.platform.openstack import metal, storage, updates
+from trimtab.platform.openstack import admission, metal, storage, updates
 from trimtab.platform.openstack.inventory import Book, Reader
 from trimtab.platform.openstack.moments import seconds_of
 from trimtab.platform.openstack.rest import Rest
@@ -132,6 +133,10 @@ class OpenStackDriver:
         if not running:
             raise CloudConflict(f"no live migration of instance {server_id} is under way")
         await self.rest.change("compute", "DELETE", f"{path}/{running[-1]['id']}")
+
+    async def refusals(self, wanted: Sequence[Wanted]) -> list[str]:
+        """Why each migration would be refused, alone and now: see `admission.refusals`."""
+        return await admission.refusals(self.rest, self.book, wanted)
 
     async def stop(self, server_id: str) -> None:
         """Ask for a server to be shut down (ACTIVE -> SHUTOFF)."""

@@ -21,6 +21,7 @@ from ray.util import metrics
 from trimtab.platform import engine
 from trimtab.platform import scope as scopes
 from trimtab.platform.collector import Collector
+from trimtab.platform.contracts import Wanted
 from trimtab.platform.errors import CloudUnavailable, TrimtabError
 from trimtab.platform.model.flat import flat
 from trimtab.platform.publishing import Sent
@@ -239,6 +240,13 @@ class Model(Looping):
         """What can be measured at the moment, and which models there are."""
         return Answer(self._run(self._parts.collector.availability(needs)))
 
+    def refusals(self, wanted: Sequence[Wanted]) -> Answer:
+        """See `contracts.Driver`."""
+        try:
+            return Answer(self._run(self._parts.collector.driver.refusals(wanted)))
+        except TrimtabError as error:
+            return Answer(error=error)
+
     def figures(self) -> Answer:
         """Figures of the cluster as last collected."""
 
@@ -310,7 +318,11 @@ class Engine(Looping):
         """See `engine.plan_rollback`."""
         return self._made(engine.plan_rollback(self._parts.parts, plan_uuid))
 
-    def _made(self, making: Coroutine[Any, Any, ActionPlan]) -> Answer:
+    def check_plan(self, plan_uuid: str, replan: bool) -> Answer:
+        """See `engine.check_plan`."""
+        return self._made(engine.check_plan(self._parts.parts, plan_uuid, replan=replan))
+
+    def _made(self, making: Coroutine[Any, Any, ActionPlan | engine.Checked]) -> Answer:
         try:
             return Answer(self._run(making))
         except TrimtabError as error:
@@ -416,6 +428,20 @@ async def freeze_through(
             if last:
                 raise CloudUnavailable(f"the model is not to be had at the moment: {type(error).__name__}") from error
     raise AssertionError("unreachable")
+
+
+async def refusals_through(model: Any, wanted: Sequence[Wanted]) -> Sequence[str]:
+    """Ask the model actor what the cloud has against migrations; see `contracts.Driver`.
+
+    Raises:
+        CloudUnavailable: the actor is being restarted.
+        TrimtabError: the cloud cannot be asked.
+    """
+    try:
+        answers: Sequence[str] = answered(await model.refusals.remote(wanted))
+    except RayError as error:
+        raise CloudUnavailable(f"the model is restarting: ask again ({type(error).__name__})") from error
+    return answers
 
 
 async def collect_through(model: Any) -> int:

@@ -1,0 +1,114 @@
+"""Before a plan is recommended: the cloud is asked about its moves, and what it refuses is planned without."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from trimtab.platform.contracts import Goal, Wanted
+from trimtab.platform.engine.exploration import Proposed, try_all
+from trimtab.platform.engine.parts import Frozen, Parts
+from trimtab.platform.errors import TrimtabError
+from trimtab.platform.model import ClusterModel
+from trimtab.platform.outcome import Entry, choose
+from trimtab.platform.planner.wire import understood
+from trimtab.platform.proposal import Candidate, Migrate, Plan
+from trimtab.platform.trial import Tried
+
+log = logging.getLogger(__name__)
+
+OPENS = {"change_nova_service_state": "enabled", "change_node_power_state": "on"}
+
+
+async def admitted(
+    parts: Parts, goal: Goal, frozen: Frozen, entries: Sequence[Entry], *, named: bool
+) -> tuple[list[Entry], int | None, str | None]:
+    """Choose, ask the cloud about the moves of what was chosen, and choose again if it refuses any.
+
+    The first time a candidate is tried again without the moves that are refused, the second time it is out.
+
+    Returns:
+        The entries as they are then, and what `choose` says of them.
+
+    Raises:
+        StrategyError: see `choose`.
+    """
+    entries = list(entries)
+    again: set[int] = set()
+    while True:
+        chosen, message = choose(goal, entries, named=named)
+        if chosen is None:
+            return entries, None, message
+        entry = entries[chosen]
+        refused = await refusals(parts, frozen, entry)
+        if refused is None:
+            entries[chosen] = _noted(entry, ["the cloud was not asked whether it takes the moves: it did not answer"])
+            return entries, chosen, message
+        if not refused:
+            return entries, chosen, message
+        if chosen in again:
+            entries[chosen] = entry._replace(tried=Tried(None, None, tuple(refused.values())))
+            continue
+        again.add(chosen)
+        entries[chosen] = await without(parts, goal, frozen, entry, refused)
+
+
+async def refusals(parts: Parts, frozen: Frozen, entry: Entry) -> dict[int, str] | None:
+    """What the cloud has against the moves of a planned entry, by row of the instance; None when it does not answer."""
+    wanted = wanted_of(frozen.snapshot.model, entry.tried.plan) if entry.tried.plan is not None else {}
+    if not wanted:
+        return {}
+    try:
+        answers = await parts.refusals(list(wanted.values()))
+    except TrimtabError as error:
+        log.warning("moves were not checked with the cloud: %s", error)
+        return None
+    return {row: answer for row, answer in zip(wanted, answers, strict=True) if answer}
+
+
+def wanted_of(model: ClusterModel, plan: Plan) -> dict[int, Wanted]:
+    """The migrations of a plan to hosts it names, by row of the instance.
+
+    One that waits for others to leave its destination is not for now. Hosts that the plan opens first are left out:
+    what they are like by then nobody can tell.
+    """
+    opened = {
+        str(action.parameters.get("resource_name") or action.parameters.get("resource_id"))
+        for action in plan.actions
+        if OPENS.get(action.action_type) == action.parameters.get("state")
+    }
+    wanted: dict[int, Wanted] = {}
+    for action in plan.actions:
+        if action.instance < 0 or action.destination < 0:
+            continue
+        host = model.host_name(action.destination)
+        if host in opened:
+            continue
+        leaving = [p for p in action.parents if plan.actions[p].instance >= 0]
+        now = not action.needs_room_of and all(plan.actions[p].source != action.destination for p in leaving)
+        wanted[action.instance] = Wanted(model.instance_id(action.instance), host, now)
+    return wanted
+
+
+async def without(parts: Parts, goal: Goal, frozen: Frozen, entry: Entry, refused: dict[int, str]) -> Entry:
+    """The entry judged, planned and rehearsed again without the moves of some instances (by row), which it notes."""
+    candidate = entry.candidate or Candidate(())
+    meant = understood(frozen.snapshot.model, candidate.steps)
+    steps = tuple(
+        step
+        for step, move in zip(candidate.steps, meant, strict=True)
+        if not (isinstance(move, Migrate) and move.instance in refused)
+    )
+    names = frozen.snapshot.model.instance_id
+    notes = [f"instance {names(row)} stays: {why}" for row, why in refused.items()]
+    if not steps:
+        return entry._replace(tried=Tried(None, None, tuple(refused.values())))
+    kept = replace(candidate, steps=steps, notes=(*candidate.notes, *notes))
+    fresh = (await try_all(parts, goal, frozen, [Proposed(entry.job, kept, entry.propose_s)]))[-1]
+    return fresh._replace(rehearse_s=entry.rehearse_s + fresh.rehearse_s)
+
+
+def _noted(entry: Entry, notes: Sequence[str]) -> Entry:
+    candidate = entry.candidate or Candidate(())
+    return entry._replace(candidate=replace(candidate, notes=(*candidate.notes, *notes)))

@@ -1,0 +1,214 @@
+"""A real OpenStack control plane of small size on this machine, as tests look at it and disturb it.
+
+The folder that TRIMTAB_LAB names has a `clouds.yaml` with a cloud `lab` (an administrator's), and `run/NAME.pid` of
+every service's process: `nova-api`, and `compute-HOST` of each host.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
+
+USER, PASSWORD = "trimtab-tests", "trimtab-tests"
+NEW = "lab.small"
+
+
+def folder_of_lab() -> Path | None:
+    """Where a lab is; None when none was named."""
+    named = os.environ.get("TRIMTAB_LAB")
+    return Path(named) if named else None
+
+
+class Lab:
+    """What Nova says, and what can go wrong with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clouds = folder / "clouds.yaml"
+        region = OpenStackConfig(config_files=[str(self.clouds)]).get_one(cloud="lab")
+        self.cloud: Any = Connection(config=region)  # its proxies are made at run time
+
+    # -- what there is -----------------------------------------------------------------------------------------
+
+    def nova(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """Ask Nova, as its administrator."""
+        for _ in range(60):  # it may be restarting: whoever looks on has patience
+            try:
+                answer = self.cloud.compute.request(path, method, json=body, params=query, microversion="2.88")
+            except Exception as error:  # noqa: BLE001
+                last: object = error
+            else:
+                if answer.status_code < 500:
+                    assert answer.status_code < 400, answer.text
+                    return answer.json() if answer.content else None
+                last = answer.text
+            time.sleep(0.5)
+        raise AssertionError(f"Nova does not answer {method} {path}: {last}")
+
+    def servers(self) -> dict[str, dict[str, Any]]:
+        """All servers by id."""
+        return {one["id"]: one for one in self.nova("GET", "/servers/detail", all_tenants="1")["servers"]}
+
+    def where(self) -> dict[str, str]:
+        """The host of every server."""
+        return {uuid: one["OS-EXT-SRV-ATTR:host"] for uuid, one in self.servers().items()}
+
+    def services(self) -> dict[str, str]:
+        """Of every host: enabled or disabled."""
+        listed = self.nova("GET", "/os-services", binary="nova-compute")["services"]
+        return {one["host"]: one["status"] for one in listed}
+
+    def up(self) -> dict[str, bool]:
+        """Of every host: whether Nova takes it to be up."""
+        listed = self.nova("GET", "/os-services", binary="nova-compute")["services"]
+        return {one["host"]: one["state"] == "up" for one in listed}
+
+    def migrations(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """All migrations Nova recorded since a moment."""
+        after = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+        return list(self.nova("GET", "/os-migrations", **{"changes-since": after})["migrations"])
+
+    def tokens(self) -> dict[str, str]:
+        """Headers of an administrator's request."""
+        return {"X-Auth-Token": str(self.cloud.auth_token)}
+
+    # -- what tests make -----------------------------------------------------------------------------------------
+
+    def make_user(self) -> None:
+        """A user of Trimtab's own, administrator of the project `admin`."""
+        identity = self.cloud.identity
+        if not list(identity.users(name=USER)):
+            (project,), (role,) = identity.projects(name="admin"), identity.roles(name="admin")
+            user = identity.create_user(name=USER, password=PASSWORD, default_project_id=project.id)
+            identity.assign_project_role_to_user(project, user, role)
+
+    def make_endpoint(self, url: str) -> None:
+        """The catalogue's service `infra-optim` is here now."""
+        identity = self.cloud.identity
+        known = list(identity.services(type="infra-optim"))
+        service = known[0] if known else identity.create_service(type="infra-optim", name="watcher")
+        for old in identity.endpoints(service_id=service.id):
+            identity.delete_endpoint(old)
+        identity.create_endpoint(service_id=service.id, interface="public", url=url, region_id="RegionOne")
+
+    def make_servers(self, count: int) -> None:
+        """So many servers at least."""
+        there = self.servers()
+        compute = self.cloud.compute
+        image = next(iter(self.cloud.image.images()))
+        flavor = next(one for one in compute.flavors() if one.name == NEW)
+        fresh = [
+            compute.create_server(name=f"more-{n:03d}", image_id=image.id, flavor_id=flavor.id, networks="none")
+            for n in range(len(there), count)
+        ]
+        self.until(lambda: all(self.servers()[one.id]["status"] == "ACTIVE" for one in fresh), 180)
+
+    def move(self, server: str, host: str) -> None:
+        """Migrate a server live, and wait."""
+        self.nova("POST", f"/servers/{server}/action", {"os-migrateLive": {"host": host, "block_migration": "auto"}})
+        self.until(lambda: self.servers()[server]["OS-EXT-SRV-ATTR:host"] == host, 60)
+
+    def lasting(self, servers: Sequence[str], seconds: float | None) -> None:
+        """How long live migrations of these servers take; None is the usual time."""
+        for server in servers:
+            if seconds is None:
+                held = self.servers()[server]["metadata"]
+                if "lab_migration_seconds" in held:
+                    self.nova("DELETE", f"/servers/{server}/metadata/lab_migration_seconds")
+            else:
+                body = {"metadata": {"lab_migration_seconds": str(seconds)}}
+                self.nova("POST", f"/servers/{server}/metadata", body)
+
+    def enable_all(self) -> None:
+        """No host is closed."""
+        for one in self.nova("GET", "/os-services", binary="nova-compute")["services"]:
+            if one["status"] != "enabled":
+                self.nova("PUT", f"/os-services/{one['id']}", {"status": "enabled"})
+
+    # -- trouble -------------------------------------------------------------------------------------------------
+
+    def process(self, name: str) -> psutil.Process:
+        """The process of one service."""
+        return psutil.Process(int((self.folder / "run" / f"{name}.pid").read_text().split()[0]))
+
+    @contextmanager
+    def dead(self, host: str) -> Iterator[None]:
+        """A host whose compute service does nothing any more, until Nova takes it to be down; then it is back."""
+        process = self.process(f"compute-{host}")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+            self.until(lambda: self.up()[host], 120)
+
+    def restart_api(self, away_s: float = 2.0) -> None:
+        """Nova's API is killed, and comes back as it was."""
+        old = self.process("nova-api")
+        command, environment, where = old.cmdline(), old.environ(), old.cwd()
+        for one in [*old.children(recursive=True), old]:
+            one.kill()
+        old.wait(10)
+        time.sleep(away_s)
+        with (self.folder / "log" / "nova-api.out").open("ab") as out:
+            fresh = subprocess.Popen(
+                command, env=environment, cwd=where, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True,
+            )  # fmt: skip
+        started = Path(f"/proc/{fresh.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        (self.folder / "run" / "nova-api.pid").write_text(f"{fresh.pid} {started}\n")
+        self.nova("GET", "/os-services")
+
+    def revoke(self) -> None:
+        """All tokens of Trimtab's user are worth nothing from now on."""
+        (user,) = self.cloud.identity.users(name=USER)
+        self.cloud.identity.update_user(user, is_enabled=False)
+        self.cloud.identity.update_user(user, is_enabled=True)
+
+    def until(self, said: Callable[[], object], within_s: float) -> Any:
+        """Wait for something to be so."""
+        deadline = time.monotonic() + within_s
+        while not (found := said()):
+            assert time.monotonic() < deadline, "it never happened"
+            time.sleep(0.3)
+        return found
+
+
+def clouds_yaml(lab: Lab, into: Path) -> Path:
+    """A clouds.yaml with Trimtab's own user."""
+    text = lab.clouds.read_text()
+    first = text.split("  lab-system:")[0]
+    into.write_text(
+        first.replace("username: admin", f"username: {USER}").replace("password: lab", f"password: {PASSWORD}")
+    )
+    return into
+
+
+def options_of(lab: Lab, file: Path) -> Mapping[str, str]:
+    """TRIMTAB_* of a Trimtab that looks after the lab."""
+    return {
+        "OS_CLIENT_CONFIG_FILE": str(file),
+        "TRIMTAB_DRIVER": "openstack",
+        "TRIMTAB_OPENSTACK__CLOUD": "lab",
+        "TRIMTAB_DATASOURCES": "prometheus",
+        "TRIMTAB_PROMETHEUS_CLIENT__HOST": "127.0.0.1",
+        "TRIMTAB_PROMETHEUS_CLIENT__PORT": "29090",
+        "TRIMTAB_COLLECT_INTERVAL_S": "20",
+        "TRIMTAB_MIGRATION_INTERVAL_S": "1",
+        "TRIMTAB_HISTORY_S": "3600",
+        "TRIMTAB_AUTH": "keystone",
+        "TRIMTAB_KEYSTONE_AUTHTOKEN__AUTH_URL": str(lab.cloud.config.get_auth_args()["auth_url"]),
+        "TRIMTAB_KEYSTONE_AUTHTOKEN__USERNAME": USER,
+        "TRIMTAB_KEYSTONE_AUTHTOKEN__PASSWORD": PASSWORD,
+        "TRIMTAB_KEYSTONE_AUTHTOKEN__PROJECT_NAME": "admin",
+    }

@@ -1,0 +1,276 @@
+"""The main job on a real OpenStack: audits by the stock client, plans carried out, and everything that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.lab.cloud import Lab
+from tests.lab.conftest import OnLab
+from tests.peers.shells import Shell
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+
+def migrate(lab: Lab, server: str, to: str, *, kind: str = "live") -> dict[str, Any]:
+    """An action as the actuator takes it."""
+    here = lab.where()[server]
+    return {
+        "action_type": "migrate",
+        "resource_id": server,
+        "input_parameters": {"migration_type": kind, "source_node": here, "destination_node": to},
+    }
+
+
+def movable(lab: Lab) -> list[str]:
+    """Active servers in no zone of their own and in no group, by name."""
+    groups = lab.nova("GET", "/os-server-groups", all_projects="true")["server_groups"]
+    grouped = {member for group in groups for member in group["members"]}
+    free = [
+        one for one in lab.servers().values()
+        if one["status"] == "ACTIVE" and one["id"] not in grouped and not one["locked"]
+    ]  # fmt: skip
+    return [one["id"] for one in sorted(free, key=lambda one: str(one["name"]))]
+
+
+def elsewhere(lab: Lab, servers: Iterable[str], avoid: Iterable[str] = ()) -> dict[str, str]:
+    """Another host of the same zone for each server, in turn."""
+    services = lab.nova("GET", "/os-services", binary="nova-compute")["services"]
+    zone = {one["host"]: one["zone"] for one in services}
+    where, taken, found = lab.where(), Counter[str](), {}
+    for server in servers:
+        hosts = [h for h in sorted(zone) if zone[h] == zone[where[server]] and h != where[server] and h not in avoid]
+        found[server] = min(hosts, key=lambda host: taken[host])
+        taken[found[server]] += 1
+    return found
+
+
+def begun(lab: Lab, since: float) -> Counter[str]:
+    """How often each server was asked to move since then, according to Nova."""
+    return Counter(one["instance_uuid"] for one in lab.migrations(since))
+
+
+def span(one: Mapping[str, Any]) -> tuple[float, float]:
+    """When a migration began and ended."""
+    begin, end = (
+        datetime.fromisoformat(one[name]).replace(tzinfo=UTC).timestamp() for name in ("created_at", "updated_at")
+    )
+    return begin, end
+
+
+def test_the_cloud_is_read_as_it_is(lab: Lab, trimtab: OnLab) -> None:
+    seen = trimtab.get("/v1/data_model")["context"]
+    assert {one["server_uuid"]: one["node_hostname"] for one in seen if one["server_uuid"]} == lab.where()
+    assert {one["node_hostname"] for one in seen} == set(lab.services())
+
+
+def test_an_audit_by_the_stock_client_moves_servers(lab: Lab, trimtab: OnLab, openstack: Shell) -> None:
+    """Unbalanced first: two hosts give what they have to one of their zone."""
+    before = lab.where()
+    made = openstack.json("audit", "create", "-g", "server_consolidation", "-s", "node_resource_consolidation")
+    audit = trimtab.until(f"/v1/audits/{made['UUID']}", lambda body: body["state"] in {"SUCCEEDED", "FAILED"}, 120)
+    assert audit["state"] == "SUCCEEDED", audit
+    (plan,) = openstack.json("actionplan", "list", "--audit", made["UUID"])
+    assert plan["State"] == "RECOMMENDED", (plan, audit["status_message"])
+    planned = {
+        a["input_parameters"]["resource_id"]: a["input_parameters"]["destination_node"]
+        for a in trimtab.actions(plan["UUID"])
+        if a["action_type"] == "migrate"
+    }
+    assert planned
+    since = time.time()
+    openstack.ok("actionplan", "start", plan["UUID"])
+    ended = trimtab.ended({"uuid": plan["UUID"]})
+    assert ended["state"] == "SUCCEEDED", [a["status_message"] for a in trimtab.actions(plan["UUID"])]
+    after = lab.where()
+    assert {server: after[server] for server in planned} == planned
+    assert {server for server in before if before[server] != after[server]} == set(planned)
+    assert begun(lab, since) == dict.fromkeys(planned, 1)
+
+
+def test_measurements_decide_when_load_is_balanced(lab: Lab, trimtab: OnLab) -> None:
+    plan = trimtab.planned(
+        goal="workload_balancing",
+        strategy="workload_stabilization",
+        parameters={"thresholds": {"instance_cpu_usage": 0.01, "instance_ram_usage": 0.01}},
+    )
+    moved = [a for a in trimtab.actions(plan["uuid"]) if a["action_type"] == "migrate"]
+    assert moved
+    assert trimtab.run(plan)["state"] == "SUCCEEDED", [a["status_message"] for a in trimtab.actions(plan["uuid"])]
+    where = lab.where()
+    final = {a["input_parameters"]["resource_id"]: a["input_parameters"]["destination_node"] for a in moved}
+    assert {server: where[server] for server in final} == final
+
+
+def test_maintenance_empties_a_host(lab: Lab, trimtab: OnLab, openstack: Shell) -> None:
+    (host, count) = Counter(lab.where().values()).most_common()[-1]
+    assert count
+    made = openstack.json(
+        "audit", "create", "-g", "cluster_maintaining", "-s", "host_maintenance", "-p", f"maintenance_node={host}"
+    )
+    audit = trimtab.until(f"/v1/audits/{made['UUID']}", lambda body: body["state"] in {"SUCCEEDED", "FAILED"}, 120)
+    (plan,) = trimtab.get("/v1/action_plans", audit_uuid=audit["uuid"])["action_plans"]
+    assert trimtab.run(plan)["state"] == "SUCCEEDED", [a["status_message"] for a in trimtab.actions(plan["uuid"])]
+    assert host not in lab.where().values()
+    assert lab.services()[host] == "disabled", "that is what maintenance is"
+    lab.enable_all()
+
+
+def test_every_action_on_the_real_thing(lab: Lab, trimtab: OnLab) -> None:
+    """Live and cold migration, resize, stop, a service closed and opened, power off and on, a volume moved."""
+    cold, sized, stopped, *_ = movable(lab)
+    to = elsewhere(lab, [cold])[cold]
+    flavors = {one["name"] for one in lab.nova("GET", "/flavors")["flavors"]}
+    old = lab.servers()[sized]["flavor"]["original_name"]
+    new = next(name for name in sorted(flavors) if name in {"lab.small", "lab.medium"} and name != old)
+    node = next(one for one in lab.cloud.baremetal.nodes(details=True) if one.power_state == "power on")
+    volume = next(
+        v for v in lab.cloud.block_storage.volumes(details=True, all_projects=True) if v.status == "available"
+    )
+    pools = {pool.name for pool in lab.cloud.block_storage.backend_pools()}
+    backend = volume.host.split("#")[0]
+    pool = next(name for name in sorted(pools) if name.startswith(backend) and name != volume.host)
+    host = min(lab.services())
+    service = {"resource_name": host}
+    actions = [
+        migrate(lab, cold, to, kind="cold"),
+        {"action_type": "resize", "resource_id": sized, "input_parameters": {"flavor": new}},
+        {"action_type": "stop", "resource_id": stopped, "input_parameters": {}},
+        {
+            "action_type": "change_nova_service_state", "resource_id": host,
+            "input_parameters": {**service, "state": "disabled", "disabled_reason": "watcher_disabled"},
+        },
+        {
+            "action_type": "change_nova_service_state", "resource_id": host,
+            "input_parameters": {**service, "state": "enabled"},
+        },
+        {"action_type": "change_node_power_state", "resource_id": node.id, "input_parameters": {"state": "off"}},
+        {
+            "action_type": "volume_migrate", "resource_id": volume.id,
+            "input_parameters": {"migration_type": "migrate", "destination_node": pool},
+        },
+    ]  # fmt: skip
+    plan = trimtab.act(actions)
+    ended = trimtab.run(plan)
+    said = {a["action_type"]: (a["state"], a["status_message"]) for a in trimtab.actions(plan["uuid"])}
+    assert ended["state"] == "SUCCEEDED", said
+    servers = lab.servers()
+    assert (servers[cold]["OS-EXT-SRV-ATTR:host"], servers[cold]["status"]) == (to, "ACTIVE"), "confirmed, too"
+    assert (servers[sized]["flavor"]["original_name"], servers[sized]["status"]) == (new, "ACTIVE")
+    assert servers[stopped]["status"] == "SHUTOFF"
+    lab.nova("POST", f"/servers/{stopped}/action", {"os-start": None})
+    assert lab.cloud.baremetal.get_node(node.id).power_state == "power off"
+    assert lab.cloud.block_storage.get_volume(volume.id).host == pool
+    lab.cloud.baremetal.set_node_power_state(node.id, "power on")
+
+
+def test_novas_refusals_are_told_in_novas_words(lab: Lab, trimtab: OnLab) -> None:
+    first, *_ = movable(lab)
+    lab.nova("POST", f"/servers/{first}/metadata", {"metadata": {"lab_migration_fails": "1"}})
+    here = lab.where()[first]
+    try:
+        plan = trimtab.act([migrate(lab, first, elsewhere(lab, [first])[first])])
+        ended = trimtab.run(plan)
+    finally:
+        lab.nova("DELETE", f"/servers/{first}/metadata/lab_migration_fails")
+    (action,) = trimtab.actions(plan["uuid"])
+    assert (ended["state"], action["state"]) == ("FAILED", "FAILED")
+    assert len(action["status_message"]) > len("Action failed in execute: "), action["status_message"]
+    assert lab.where()[first] == here
+
+
+def test_a_cancelled_plan_aborts_what_runs(lab: Lab, trimtab: OnLab) -> None:
+    first, *_ = movable(lab)
+    here = lab.where()[first]
+    lab.lasting([first], 120)
+    try:
+        plan = trimtab.act([migrate(lab, first, elsewhere(lab, [first])[first])])
+        since = time.time()
+        trimtab.start(plan)
+        lab.until(lambda: any(one["status"] == "running" for one in lab.migrations(since)), 60)
+        trimtab.http.patch(
+            f"/v1/action_plans/{plan['uuid']}", json=[{"op": "replace", "path": "/state", "value": "CANCELLING"}]
+        ).raise_for_status()
+        ended = trimtab.ended(plan, 60)
+    finally:
+        lab.lasting([first], None)
+    assert ended["state"] == "CANCELLED", ended
+    assert lab.where()[first] == here
+    assert [one["status"] for one in lab.migrations(since)] == ["cancelled"]
+
+
+def test_a_host_that_dies_in_the_middle(lab: Lab, trimtab: OnLab) -> None:
+    servers = movable(lab)[:8]
+    to = elsewhere(lab, servers)
+    victim = Counter(to.values()).most_common(1)[0][0]
+    lab.lasting(servers, 15)
+    since = time.time()
+    try:
+        plan = trimtab.act([migrate(lab, server, to[server]) for server in servers])
+        before = lab.where()
+        trimtab.start(plan)
+        lab.until(lambda: any(one["status"] == "running" for one in lab.migrations(since)), 60)
+        with lab.dead(victim):
+            lab.until(lambda: not lab.up()[victim], 120)
+            ended = trimtab.ended(plan, 600)
+    finally:
+        lab.lasting(servers, None)
+    states = trimtab.states(plan)
+    lab.until(
+        lambda: not [o for o in lab.migrations(since) if o["status"] in {"running", "accepted", "preparing"}], 120
+    )
+    after = lab.where()
+    assert ended["state"] == "FAILED", states
+    assert set(states.values()) <= {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED"}
+    for server in servers:
+        if states[server] == "SUCCEEDED":
+            assert after[server] == to[server]
+        if to[server] != victim and before[server] != victim:
+            assert states[server] == "SUCCEEDED", server
+    assert max(begun(lab, since).values()) == 1, "nobody was asked to move twice"
+    assert set(lab.servers()) == set(before), "nothing is lost"
+
+
+def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: Lab, trimtab: OnLab) -> None:
+    lab.make_servers(64)
+    trimtab.until("/v1/cluster", lambda body: body["instances"] >= 64, 120)
+    servers = movable(lab)[:50]
+    assert len(servers) == 50
+    to, since = elsewhere(lab, servers), time.time()
+    plan = trimtab.act([migrate(lab, server, to[server]) for server in servers])
+    before = lab.where()
+
+    def trouble() -> None:
+        lab.until(lambda: len(begun(lab, since)) >= 10, 120)
+        lab.restart_api()
+        lab.until(lambda: len(begun(lab, since)) >= 25, 120)
+        lab.revoke()
+
+    disturbing = threading.Thread(target=trouble)
+    trimtab.start(plan)
+    disturbing.start()
+    ended = trimtab.ended(plan, 600)
+    disturbing.join(120)
+    messages = [a["status_message"] for a in trimtab.actions(plan["uuid"]) if a["state"] != "SUCCEEDED"]
+    assert ended["state"] == "SUCCEEDED", messages
+    after = lab.where()
+    assert {server: after[server] for server in servers} == to
+    assert {server for server in before if before[server] != after[server]} == set(servers)
+    assert begun(lab, since) == dict.fromkeys(servers, 1), "nobody moved twice"
+    _limits_were_respected(lab.migrations(since), total=20, per_host=1)
+
+
+def _limits_were_respected(migrations: Iterable[Mapping[str, Any]], *, total: int, per_host: int) -> None:
+    """By Nova's own record: at no moment more under way than allowed (its seconds are whole: touching is no overlap)."""
+    trips = [(span(one), one["source_compute"], one["dest_compute"]) for one in migrations]
+    for (moment, _), *_ in trips:
+        under_way = [(s, d) for (begin, end), s, d in trips if begin <= moment < end - 1.0]
+        busy = Counter(host for pair in under_way for host in pair)
+        assert len(under_way) <= total
+        assert not busy or max(busy.values()) <= per_host, (busy, json.dumps(under_way))
