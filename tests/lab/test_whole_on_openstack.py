@@ -66,7 +66,7 @@ def span(one: Mapping[str, Any]) -> tuple[float, float]:
 
 def test_the_cloud_is_read_as_it_is(lab: Lab, trimtab: OnLab) -> None:
     seen = trimtab.get("/v1/data_model")["context"]
-    assert {one["server_uuid"]: one["node_hostname"] for one in seen if one["server_uuid"]} == lab.where()
+    assert {one["server_uuid"]: one["node_hostname"] for one in seen if one.get("server_uuid")} == lab.where()
     assert {one["node_hostname"] for one in seen} == set(lab.services())
 
 
@@ -267,7 +267,7 @@ def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: 
 
 
 def _limits_were_respected(migrations: Iterable[Mapping[str, Any]], *, total: int, per_host: int) -> None:
-    """By Nova's own record: at no moment more under way than allowed (its seconds are whole: touching is no overlap)."""
+    """By Nova's own record: at no moment more under way than allowed. Its seconds are whole: touching is no overlap."""
     trips = [(span(one), one["source_compute"], one["dest_compute"]) for one in migrations]
     for (moment, _), *_ in trips:
         under_way = [(s, d) for (begin, end), s, d in trips if begin <= moment < end - 1.0]
