@@ -48,6 +48,7 @@ class Desk:
         """Make the file one of the version before the last: without the column that came with it."""
         with duckdb.connect(str(self.file)) as con:
             con.execute("ALTER TABLE action_plan DROP COLUMN rolls_back")
+            con.execute("ALTER TABLE action_plan DROP COLUMN settled")
             con.execute("ALTER TABLE candidate DROP COLUMN planner")
             con.execute("UPDATE schema_version SET version = 7")
 

@@ -155,7 +155,7 @@ async def test_plans_of_the_past_stay_untouched_when_effects_are_measured(store:
     async def never(*_: Any) -> Any:
         raise AssertionError("nothing of this cloud was measured then")
 
-    await settle(StorePort.direct(store), never, never, 60.0, lambda *_, **__: None, set())
+    await settle(StorePort.direct(store), never, never, 60.0, lambda *_, **__: None)
     assert store.list(ActionPlan) == before
     assert {plan.state for plan in before} == {"SUCCEEDED", "CANCELLED"}
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import ray
@@ -26,6 +27,7 @@ from trimtab.platform.settings import Settings
 from trimtab.platform.store.port import StorePort
 from trimtab.serve import compose
 from trimtab.serve.client import Client
+from trimtab.serve.events import MOST_STREAMS
 from trimtab.simulator.rehearse import rehearse
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -182,6 +184,20 @@ class HereWith(InProcess):
 
 async def freeze_nothing(*_: Any) -> engine.Frozen:
     raise AssertionError("not asked")
+
+
+def test_who_stops_listening_to_events_makes_room(running: compose.Running, client: Client) -> None:
+    """Replicas do not ask the proxy whether a client is still there: the proxy tells."""
+    url = f"{running.api_url}/v1/events"
+    for _ in range(MOST_STREAMS + 5):
+        for _ in range(100):
+            with httpx.stream("GET", url, timeout=20) as stream:
+                if stream.status_code == 200:
+                    assert "retry" in next(stream.iter_text())
+                    break
+            time.sleep(0.1)  # the one before has not been noticed yet
+        else:
+            raise AssertionError("streams that nobody listens to are still open")
 
 
 def test_actors_and_deployments_have_telling_names(running: compose.Running) -> None:

@@ -166,6 +166,7 @@ class ActionPlan(Claimable):
     measured: Json = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rolls_back: str | None = None  # uuid of the plan that this one undoes
+    settled: bool = False  # nothing more is to be measured of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,7 +184,7 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
     return actors.EngineParts(
         parts,
         partial(serve_audits, workers=settings.max_audit_workers, look_s=settings.continuous_audit_interval_s),
-        partial(settle, store, world.clock, world.measure, settings.horizon_s, gauges, set()),
+        partial(settle, store, world.clock, world.measure, settings.horizon_s, gauges),
         warm_worker,
         (partial(_signs_of_life, settings, store, liveness.ENGINE), put_away),
     )

@@ -23,7 +23,6 @@ async def settle(
     measure: Measure,
     horizon_s: float,
     tell: Tell,
-    settled: set[str],
 ) -> None:
     """Look at all plans that have ended: note when they ran (cloud time), and measure those whose horizon is over.
 
@@ -33,15 +32,12 @@ async def settle(
         measure: (start, end of the plan, horizon) -> score, in cloud seconds.
         horizon_s: how long after its start a plan is measured.
         tell: counts the plans that wait and the migrations that ended.
-        settled: plans about which there is nothing more to do; grows.
     """
     tell("plan_queue_length", await store.count(ActionPlan, {"state": PlanState.PENDING}))
-    ended = await store.list(ActionPlan, {"state": [PlanState.SUCCEEDED, PlanState.FAILED, PlanState.CANCELLED]})
-    for plan in ended:
-        if plan.uuid in settled:
-            continue
+    ended = {"state": [PlanState.SUCCEEDED, PlanState.FAILED, PlanState.CANCELLED], "settled": False}
+    for plan in await store.list(ActionPlan, ended):
         if {"hosts_in_use", "error"} & plan.measured.keys() or plan.measured.get("started_at_s", 0) is None:
-            settled.add(plan.uuid)
+            await store.update(ActionPlan, plan.uuid, {"settled": True})
             continue
         if "started_at_s" not in plan.measured:
             actions = await store.list(Action, {"action_plan_id": plan.id})
@@ -52,7 +48,8 @@ async def settle(
             began = _cloud_time(pace, [a.started_at for a in actions if a.started_at], min)
             over = _cloud_time(pace, [a.finished_at for a in actions if a.finished_at and a.started_at], max)
             # A plan that did nothing has no effect to measure: None says that it was looked at.
-            await store.update(ActionPlan, plan.uuid, {"measured": {"started_at_s": began, "ended_at_s": over}})
+            changes = {"measured": {"started_at_s": began, "ended_at_s": over}, "settled": began is None}
+            await store.update(ActionPlan, plan.uuid, changes)
             continue
         start, end = plan.measured["started_at_s"], plan.measured["ended_at_s"]
         if (await clock()).now() >= start + horizon_s:
@@ -60,7 +57,7 @@ async def settle(
                 found = asdict(await measure(start, end, horizon_s))
             except InvalidInput as error:  # never to be had: the cloud does not remember that time
                 found = {"error": str(error)}
-            await store.update(ActionPlan, plan.uuid, {"measured": {**plan.measured, **found}})
+            await store.update(ActionPlan, plan.uuid, {"measured": {**plan.measured, **found}, "settled": True})
 
 
 def _cloud_time(

@@ -268,7 +268,7 @@ def _plan(row: Row) -> tuple[ActionPlan, bool]:
         audit_id=int(row["audit_id"]),
         strategy_id=int(row["strategy_id"]),
         candidate=-1,
-        measured={"started_at_s": None, "ended_at_s": None},  # there is nothing to measure: nobody touches it again
+        settled=True,  # there is nothing to measure
         global_efficacy=efficacy if isinstance(efficacy, list) else [efficacy] if efficacy else [],
     )
     return plan, cut

@@ -51,6 +51,11 @@ MIGRATIONS: tuple[Migration, ...] = (
         "candidates name their planner",
         lambda con: con.execute("ALTER TABLE candidate ADD COLUMN planner VARCHAR DEFAULT 'capacity'"),
     ),
+    Migration(
+        10,
+        "plans know that they are measured",
+        lambda con: con.execute("ALTER TABLE action_plan ADD COLUMN settled BOOLEAN DEFAULT false"),
+    ),
 )
 LATEST = MIGRATIONS[-1].version
 
