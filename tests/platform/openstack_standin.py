@@ -74,6 +74,7 @@ class StandIn:
         ]
         self.migrations: list[dict[str, Any]] = []
         self.actions: list[tuple[str, Any]] = []
+        self.no_valid_host = False  # what Nova says of the next migrations
         self.asked_of_placement: list[dict[str, str]] = []
 
     def server(self, number: int, host: int) -> dict[str, Any]:
@@ -152,6 +153,11 @@ class StandIn:
         made += [Route("/identity/v3/auth/tokens", self._token, methods=["POST"])]
         made += [Route("/compute/v2.1/servers/{uuid}/action", self._act, methods=["POST"])]
         made += [Route("/compute/v2.1/servers/{uuid}", self._answer(self._one))]
+        told = "/compute/v2.1/servers/{uuid}/os-instance-actions"
+        made += [Route(told, self._answer(lambda _: {"instanceActions": [{"request_id": "req-1"}]}))]
+        words = {"event": "conductor_live_migrate_instance", "result": "Error", "details": "No valid host was found."}
+        action = {"instanceAction": {"message": "Error", "events": [words]}}
+        made += [Route(f"{told}/req-1", self._answer(lambda _: action))]
         return made
 
     def _answer(self, answer: Any) -> Any:
@@ -246,14 +252,18 @@ class StandIn:
             return
         source, to = server["OS-EXT-SRV-ATTR:host"], body[kind]["host"]
         cold = kind == "migrate"
+        if self.no_valid_host:  # Nova does not write down where it was to go
+            to = None
         self.migrations.append(
             {
                 "id": len(self.migrations) + 1, "instance_uuid": uuid, "source_compute": source, "dest_compute": to,
                 "migration_type": "migration" if cold else "live-migration",
-                "status": "finished" if cold else "completed",
+                "status": "error" if to is None else "finished" if cold else "completed",
                 "created_at": datetime.now(UTC).isoformat(), "updated_at": datetime.now(UTC).isoformat(),
             }
         )  # fmt: skip
+        if to is None:
+            return
         server["status"] = "VERIFY_RESIZE" if cold else "ACTIVE"
         server["OS-EXT-SRV-ATTR:host"] = to
 

@@ -65,3 +65,11 @@ def test_somebody_elses_resize_is_not_confirmed(cloud: StandIn) -> None:
     with pytest.raises(ActionFailed, match="waits on cmp-000 for its resize to be confirmed or reverted"):
         migrated(cloud, "cold")
     assert asked(cloud) == []
+
+
+@pytest.mark.parametrize("kind", ["live", "cold"])
+def test_a_migration_that_nova_gave_up_before_it_had_a_host_has_failed(cloud: StandIn, kind: str) -> None:
+    cloud.no_valid_host = True
+    with pytest.raises(ActionFailed, match="to cmp-001 failed: No valid host was found"):
+        migrated(cloud, kind)
+    assert cloud.servers[0]["OS-EXT-SRV-ATTR:host"] == "cmp-000"

@@ -245,7 +245,8 @@ class _Journey:
                 return True
             raise ActionFailed(f"Instance {self.instance} is on {server.host} after its migration ({server.status})")
         words = last.reason or f"migration {last.status}"
-        raise ActionFailed(f"Migration of instance {self.instance} to {last.destination} {last.status}: {words}")
+        to = last.destination or self.destination or "another host"
+        raise ActionFailed(f"Migration of instance {self.instance} to {to} {last.status}: {words}")
 
     def _not_ours(self, history: Sequence[Migration]) -> frozenset[str]:
         since = None if self.asked_at is None else self.asked_at - SKEW_S
@@ -254,6 +255,8 @@ class _Journey:
     def _leads_there(self, migration: Migration) -> bool:
         if migration.kind != "migration":
             return False
+        if migration.status == "failed" and not migration.destination:
+            return True  # refused before the cloud wrote down where it was to go
         return self.destination is None or migration.destination == self.destination
 
     def _at_the_end(self, server: Server) -> bool:

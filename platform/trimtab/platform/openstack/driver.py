@@ -119,7 +119,7 @@ class OpenStackDriver:
         found = [_migration(one) for one in answer["migrations"] if one.get("migration_type") != "evacuation"]
         found.sort(key=lambda migration: (migration.started_at, int(migration.id) if migration.id.isdigit() else 0))
         if found and found[-1].status == "failed":
-            found[-1] = found[-1]._replace(reason=await self._why(server_id))
+            found[-1] = found[-1]._replace(reason=await self._why(server_id) or "Nova gives no reason")
         return found
 
     async def abort_migration(self, server_id: str) -> None:
