@@ -205,6 +205,7 @@ def options_of(lab: Lab, file: Path) -> Mapping[str, str]:
         "TRIMTAB_PROMETHEUS_CLIENT__PORT": "29090",
         "TRIMTAB_COLLECT_INTERVAL_S": "20",
         "TRIMTAB_MIGRATION_INTERVAL_S": "1",
+        "TRIMTAB_MIGRATION_DEADLINE_S": "90",
         "TRIMTAB_HISTORY_S": "3600",
         "TRIMTAB_AUTH": "keystone",
         "TRIMTAB_KEYSTONE_AUTHTOKEN__AUTH_URL": str(lab.cloud.config.get_auth_args()["auth_url"]),

@@ -94,6 +94,9 @@ def test_an_audit_by_the_stock_client_moves_servers(lab: Lab, trimtab: OnLab, op
         "others stay where they are"
     )
     assert begun(lab, since) == dict.fromkeys(planned, 1)
+    closed = {host for host, status in lab.services().items() if status == "disabled"}
+    assert closed == set(lab.services()) - set(after.values()), "what was emptied stays so"
+    lab.enable_all()
 
 
 def test_measurements_decide_when_load_is_balanced(lab: Lab, trimtab: OnLab) -> None:

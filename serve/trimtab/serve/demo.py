@@ -1,4 +1,4 @@
-"""`trimtab demo`: one audit through the real HTTP API, from a simulated cloud to an applied plan and its effect."""
+"""`trimtab demo`: one audit through the real HTTP API, from a cloud, simulated or real, to an applied plan."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from trimtab.serve.show import candidates_table, follow_plan
 USUAL_S = {"Ray, actors and API": 22.0, "the cloud's inventory and its load of the last day": 5.0}
 # One second here is half a minute there, so the cloud is collected and watched in short intervals of wall time.
 BRISK = {"collect_interval_s": 90.0, "migration_interval_s": 5.0, "migrations_total": 40}
+PATIENT = {"collect_interval_s": 20.0, "migration_interval_s": 2.0}  # for a real cloud
 
 
 @contextmanager
@@ -62,16 +63,18 @@ def step(console: Console, what: str) -> Iterator[None]:
 def run_demo(
     console: Console, settings_of: Callable[..., Settings], goal: str, report: Path, *, dashboard: bool
 ) -> Mapping[str, Any]:
-    """Run the whole story and clean up after it; returns what it measured.
+    """Run the whole story and clean up after it; returns what it measured: on a real cloud, nothing.
 
     Raises:
         Conflict: the API's port is taken.
+        TrimtabError: the cloud cannot be read, or the audit failed.
     """
     stop_on_signal()
     begin = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix="trimtab-demo-"))
     cores = max(2, os.cpu_count() or 2)
-    settings = settings_of(data_dir=folder, ray={"dashboard": dashboard, "num_cpus": cores}, **BRISK)
+    settings = settings_of(data_dir=folder, ray={"dashboard": dashboard, "num_cpus": cores})
+    settings = settings.model_copy(update=BRISK if settings.driver == "simulated" else PATIENT)
     if not free_port(settings.port):
         shutil.rmtree(folder, ignore_errors=True)
         raise Conflict(f"port {settings.port} is taken: stop what listens there (`trimtab down`?) or give --port")
@@ -98,9 +101,12 @@ def run_demo(
 
 
 def _story(console: Console, client: Client, ask_cloud: Callable[..., Any], settings: Settings, goal: str) -> Story:
+    simulated = settings.driver == "simulated"
     with step(console, "the cloud's inventory and its load of the last day"):
         before = _collected(client, 1)
     load = f"trace {settings.cloud.trace.name}" if settings.cloud.trace else "generated"
+    if not simulated:
+        load = f"measured by {', '.join(settings.datasources)}"
     console.print(
         f"  {before['hosts']} hosts ({before['hosts_in_use']} in use), {before['instances']} instances, load: {load}; "
         f"mean CPU {before['cpu_mean_pct']:.1f} %, sd {before['cpu_sd_pp']:.1f} pp, {before['power_w'] / 1000:.1f} kW"
@@ -117,21 +123,23 @@ def _story(console: Console, client: Client, ask_cloud: Callable[..., Any], sett
     console.print(f"  {len(candidates)} candidates, rehearsed on {len(workers)} Ray workers")
     nothing: Mapping[str, Any] = next((row["score"] for row in candidates if row["strategy_name"] == "do_nothing"), {})
     plan: Mapping[str, Any] = client.plan_of(audit["uuid"])
-    facts = {
-        "goal": goal,
-        "load": load,
-        "seed": str(settings.cloud.seed),
-        "rehearsed on": f"{len(workers)} Ray workers",
-    }
+    facts = {"goal": goal, "load": load, "rehearsed on": f"{len(workers)} Ray workers"}
+    facts |= {"seed": str(settings.cloud.seed)} if simulated else {"cloud": settings.openstack.cloud or "OS_*"}
     if plan["state"] != "RECOMMENDED":
         console.print(f"[yellow]no plan is recommended:[/yellow] {audit['status_message']}")
         return Story(f"Trimtab: {goal}", audit, plan, candidates, before, before, nothing, {}, {}, (), facts)
-    console.print(f"  starting action plan [bold]{plan['uuid']}[/bold] (a second here is half a minute in the cloud)")
+    pace = " (a second here is half a minute in the cloud)" if simulated else ""
+    console.print(f"  starting action plan [bold]{plan['uuid']}[/bold]{pace}")
     client.start(plan["uuid"])
     plan = follow_plan(client, plan["uuid"], console)
     console.print(f"  action plan is [bold]{plan['state']}[/bold] {plan['status_message'] or ''}")
-    with step(console, "the day after, in the simulated cloud"):
-        effect = _measured(client, plan["uuid"], ask_cloud, settings.horizon_s, before["version"])
+    if simulated:
+        with step(console, "the day after, in the simulated cloud"):
+            effect = _measured(client, plan["uuid"], ask_cloud, settings.horizon_s, before["version"])
+    else:
+        with step(console, "the cloud's inventory afterwards"):
+            after = _collected(client, client.cluster()["version"] + 1, settings.collect_interval_s + 60.0)
+        effect = {**client.effect(plan["uuid"]), "measured": {}, "cluster": after}
     after, timeline = effect["cluster"], client.timeline(plan["uuid"])
     story = Story(
         f"Trimtab: {goal}",
@@ -147,7 +155,8 @@ def _story(console: Console, client: Client, ask_cloud: Callable[..., Any], sett
         facts,
     )
     console.print(_before_after(before, after))
-    console.print(_effect(story))
+    if simulated:
+        console.print(_effect(story))
     return story
 
 

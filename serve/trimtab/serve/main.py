@@ -92,10 +92,24 @@ def demo(
     report: Annotated[Path, typer.Option(help="Where to write the HTML report.")] = Path("out/demo.html"),
     port: Annotated[int, typer.Option(help="Port of the API.")] = 9322,
     dashboard: Annotated[bool, typer.Option(help="Start the Ray dashboard (http://127.0.0.1:8265).")] = True,
+    real: Annotated[
+        str | None, typer.Option("--cloud", help="A cloud of clouds.yaml instead: its instances are REALLY moved.")
+    ] = None,
 ) -> None:
     """Run one audit end to end: simulated cloud, local Ray, HTTP API, rehearsals, an applied plan, a report."""
     from trimtab.serve.demo import run_demo
 
+    if real is not None:
+        run_demo(
+            console,
+            lambda **more: settings_or_exit(
+                port=port, driver="openstack", openstack={"cloud": real}, auth="none", host="127.0.0.1", **more
+            ),
+            goal,
+            report,
+            dashboard=dashboard,
+        )
+        return
     cloud = {"hosts": hosts, "instances": instances, "seed": seed, "trace": trace, "speed": 30.0}
     run_demo(
         console,
