@@ -16,6 +16,8 @@ DEFAULTS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # Looking ten times a second whether a replica is well costs more than all of our own looking.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1.0",
     # Half the work of a request: proxy and replica speak gRPC with each other, not through Ray's object store, and a
     # replica has one event loop and not three that take turns (nothing of ours blocks it).
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",

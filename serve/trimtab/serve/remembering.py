@@ -1,10 +1,13 @@
-"""The catalogue as the API last asked for it: it changes when plug-ins are installed, and is asked for all the time."""
+"""What the API remembers: the catalogue, which hardly ever changes, and pages of lists as it last wrote them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
+
+from pydantic_core import to_json
 
 from trimtab.platform.records import Goal, ScoringEngine, Strategy
 
@@ -32,3 +35,21 @@ def remembering(call: Call, keep_s: float = 1.0, now: Callable[[], float] = time
         return answer
 
     return ask
+
+
+class Written:
+    """Answers as JSON, each with what it was made of: asked for again with the very same, it is not made again."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._known: OrderedDict[tuple[int, Hashable], tuple[object, bytes]] = OrderedDict()
+
+    def json(self, made_of: object, asked: Hashable, make: Callable[[], Any]) -> bytes:
+        """The answer that `make` makes of something and of what was asked; `made_of` never changes."""
+        key = id(made_of), asked
+        known = self._known.get(key)
+        if known is None or known[0] is not made_of:
+            known = self._known[key] = (made_of, to_json(make()))
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
+        return known[1]

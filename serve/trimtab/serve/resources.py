@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
@@ -24,6 +24,7 @@ from trimtab.serve import wire
 from trimtab.serve.arguments import Arguments
 from trimtab.serve.faults import refused
 from trimtab.serve.microversions import Version
+from trimtab.serve.remembering import Written
 
 R = TypeVar("R", bound=Record)
 UNSORTED = frozenset({"deleted", "owner", "lease_until", "epoch"})  # the store's own columns
@@ -145,8 +146,8 @@ async def listing(
     detail: bool,
     called: Mapping[str, str | None] | None = None,
     deleted: bool = False,
-) -> wire.Body:
-    """One page of a collection; `where` None stands for a filter that nothing matches.
+) -> Any:
+    """One page of a collection, as JSON already; `where` None stands for a filter that nothing matches.
 
     `called` filters by what rows point at: `{"goal_id": "dummy"}`, uuid or name; those that are None or empty do not
     count, nor does an empty marker where any text may be one.
@@ -176,17 +177,25 @@ async def listing(
         sort_dir=page.sort_dir,
         deleted=deleted,
     )
-    one = resource.show if detail else resource.line
-    bodies = [one(row, seen.related, base, asked) for row in seen.rows]
-    answer: wire.Body = {}
-    if bodies and len(bodies) == limit:
-        marker = bodies[-1][resource.ident]
-        query = {"sort_key": page.sort_key, "sort_dir": page.sort_dir, "limit": limit, "marker": marker}
-        answer["next"] = f"{base}/v1/{resource.collection}{'/detail' if detail else ''}?{urlencode(query)}"
-    if computed:
-        key = page.sort_key
-        bodies.sort(key=lambda body: (body[key] or "", body["uuid"]), reverse=page.sort_dir == "desc")
-    return {resource.collection: bodies, **answer}
+
+    def page_of() -> wire.Body:
+        one = resource.show if detail else resource.line
+        bodies = [one(row, seen.related, base, asked) for row in seen.rows]
+        answer: wire.Body = {}
+        if bodies and len(bodies) == limit:
+            marker = bodies[-1][resource.ident]
+            query = {"sort_key": page.sort_key, "sort_dir": page.sort_dir, "limit": limit, "marker": marker}
+            answer["next"] = f"{base}/v1/{resource.collection}{'/detail' if detail else ''}?{urlencode(query)}"
+        if computed:
+            key = page.sort_key
+            bodies.sort(key=lambda body: (body[key] or "", body["uuid"]), reverse=page.sort_dir == "desc")
+        return {resource.collection: bodies, **answer}
+
+    how = (resource, detail, base, asked, limit, page.sort_key, page.sort_dir)
+    return Response(_written.json(seen, how, page_of), media_type="application/json")
+
+
+_written = Written()
 
 
 def sort_keys(resource: wire.Resource) -> frozenset[str]:

@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util import metrics
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trimtab.platform import engine
 from trimtab.platform import scope as scopes
@@ -104,15 +106,22 @@ class State(Holder):
     """Sole owner of the DuckDB file and of the Parquet folder."""
 
     concurrency = 4
+    at_home = True
 
 
 class Cloud(Holder):
     """The simulated cloud, replayed from its journal."""
 
+    at_home = True
+
 
 def start(cls: type[Any], build: Callable[..., Any], *, retries: int = 0) -> Any:
-    """The actor of this class, by its name: the running one, or a new one; Ray restarts it whenever it dies."""
+    """The actor of this class, by its name: the running one, or a new one; Ray restarts it whenever it dies.
+
+    Whoever is `at_home` has its files on this node of the cluster, and stays here.
+    """
     remote: Any = ray.remote(cls)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return remote.options(
         name=cls.__name__.lower(),
         namespace=NAMESPACE,
@@ -122,12 +131,14 @@ def start(cls: type[Any], build: Callable[..., Any], *, retries: int = 0) -> Any
         max_restarts=-1,
         max_task_retries=retries,
         max_concurrency=getattr(cls, "concurrency", 1),
+        scheduling_strategy=here if getattr(cls, "at_home", False) else "DEFAULT",
     ).remote(build)
 
 
 def call_of(actor: Any, held: str, unavailable: type[TrimtabError] = TrimtabError) -> Call:
     """How ports ask an actor. While Ray restarts it, repeatable questions wait; others raise `unavailable`."""
     named: dict[str, Any] = {}  # methods as Ray's dashboard calls them
+    same = lru_cache(256)(pickle.loads)  # who gets the same bytes again has the same view again
 
     async def call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         deadline = time.monotonic() + PATIENCE_S
@@ -137,7 +148,8 @@ def call_of(actor: Any, held: str, unavailable: type[TrimtabError] = TrimtabErro
         asked = pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
         while True:
             try:
-                return answered(pickle.loads(await ask.remote(held, method, asked)))
+                told = await ask.remote(held, method, asked)
+                return answered(same(told) if method == "view" else pickle.loads(told))
             except (ActorUnavailableError, ActorDiedError) as error:
                 if method not in REPEATABLE or time.monotonic() > deadline:
                     raise unavailable(f"{held} is restarting and did not answer {method}: ask again") from error
