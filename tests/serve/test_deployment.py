@@ -19,7 +19,9 @@ import pytest
 import typer
 import yaml
 
+from trimtab.platform.records import Service
 from trimtab.platform.runtime import actors
+from trimtab.platform.settings import Settings
 from trimtab.platform.states import MACHINES
 from trimtab.serve import figures, local_ray, monitoring
 from trimtab.serve.configuration import OTHERS, options, read, sections
@@ -226,7 +228,11 @@ def metrics_of_the_api() -> set[str]:
     async def cluster() -> dict[str, float]:
         return numbers
 
-    wired: Any = SimpleNamespace(store=SimpleNamespace(count=count), cluster=cluster)
+    async def services(_: Any) -> list[Service]:
+        return [Service(uuid="u", name="watcher-applier", host="h")]
+
+    store = SimpleNamespace(count=count, list=services)
+    wired: Any = SimpleNamespace(store=store, cluster=cluster, settings=Settings())
     told = bytes(asyncio.run(monitoring.metrics(wired)).body).decode()
     return set(re.findall(r"^(trimtab_\w+)", told, re.MULTILINE))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from trimtab.platform import liveness
 from trimtab.platform.errors import NotFound, TrimtabError
-from trimtab.platform.records import Action, ActionPlan, Audit
+from trimtab.platform.records import Action, ActionPlan, Audit, Service
 from trimtab.platform.states import MACHINES
 from trimtab.serve.policy import allowed
 from trimtab.serve.resources import Wired
@@ -39,7 +41,7 @@ async def model_table(table: Literal["nodes", "instances", "server_groups"], wir
 
 @router.get("/metrics", tags=["metrics"], response_class=Response, dependencies=[allowed("metrics:get")])
 async def metrics(wired: Wired) -> Response:
-    """Prometheus metrics: records by state, and the cluster's figures."""
+    """Prometheus metrics: records by state, which engines and appliers are up, and the cluster's figures."""
     registry = CollectorRegistry()
     for kind in (Audit, ActionPlan, Action):
         title = kind.kind
@@ -47,11 +49,18 @@ async def metrics(wired: Wired) -> Response:
         for state in MACHINES[title].states:
             if state != "DELETED":
                 gauge.labels(state).set(await wired.store.count(kind, {"state": str(state)}))
+    now, down_after = datetime.now(UTC), timedelta(seconds=wired.settings.service_down_time_s)
+    up = Gauge("trimtab_service_up", "1 while a part gives signs of life", ["name", "host"], registry=registry)
+    for service in await wired.store.list(Service):
+        up.labels(service.name, service.host).set(liveness.status(service, now, down_after) == liveness.ACTIVE)
     try:
         figures = await wired.cluster()
     except TrimtabError as error:  # monitoring must answer just then
         log.warning("metrics without the cluster's figures: %s", error)
         figures = {}
+    if figures:
+        stale = Gauge("trimtab_cluster_stale", "1 when the last collection failed", registry=registry)
+        stale.set(figures.get("stale") is not None)
     for name, value in figures.items():
         if isinstance(value, int | float):
             Gauge(f"trimtab_cluster_{name}", f"cluster figure {name}", registry=registry).set(value)
