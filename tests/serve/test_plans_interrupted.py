@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ async def test_an_action_whose_time_is_over_fails_and_what_was_done_is_undone(
         assert done["status_message"].startswith(f"Rolled back because action {last['uuid']} (migrate of ")
         after = await by_uuid(trimtab, plan)
         assert after[last["uuid"]]["state"] == "FAILED"
-        assert "has not arrived after 30 minutes" in after[last["uuid"]]["status_message"]
+        # The handler says so; where a busy machine does not let it, the applier does, a little later.
+        assert re.search("not arrived after 30 minutes|given up after 1800 s", after[last["uuid"]]["status_message"])
         undone = [a for a in after.values() if (a["status_message"] or "").startswith("Rolled back: ")]
         assert undone
         assert {a["state"] for a in undone} == {"CANCELLED"}
