@@ -122,12 +122,19 @@ class Lab:
         """How long live migrations of these servers take; None is the usual time."""
         for server in servers:
             if seconds is None:
-                held = self.servers()[server]["metadata"]
-                if "lab_migration_seconds" in held:
+                one = self.servers()[server]
+                if "lab_migration_seconds" in one["metadata"] and one["status"] != "ERROR":
                     self.nova("DELETE", f"/servers/{server}/metadata/lab_migration_seconds")
             else:
                 body = {"metadata": {"lab_migration_seconds": str(seconds)}}
                 self.nova("POST", f"/servers/{server}/metadata", body)
+
+    def mend(self) -> None:
+        """Servers that a dead host left in ERROR are active again, as an operator would have it."""
+        for uuid, one in self.servers().items():
+            if one["status"] == "ERROR":
+                self.nova("POST", f"/servers/{uuid}/action", {"os-resetState": {"state": "active"}})
+                self.lasting([uuid], None)
 
     def enable_all(self) -> None:
         """No host is closed."""

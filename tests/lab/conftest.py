@@ -25,6 +25,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     made = Lab(folder)
     made.make_user()
     made.enable_all()
+    made.mend()
     return made
 
 
@@ -85,6 +86,7 @@ def openstack(lab: Lab, trimtab: OnLab) -> Iterator[Shell]:
 def nothing_left_closed(lab: Lab) -> Iterator[None]:
     """Whatever a test does, no host stays disabled, unless the test says so and opens it itself."""
     yield
+    lab.mend()
     closed = [host for host, status in lab.services().items() if status != "enabled"]
     lab.enable_all()
     assert not closed, f"hosts are left disabled: {json.dumps(closed)}"

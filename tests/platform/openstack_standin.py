@@ -74,6 +74,7 @@ class StandIn:
         ]
         self.migrations: list[dict[str, Any]] = []
         self.actions: list[tuple[str, Any]] = []
+        self.confirming: set[str] | None = None  # servers whose confirmation is under way; None: it takes no time
         self.no_valid_host = False  # what Nova says of the next migrations
         self.asked_of_placement: list[dict[str, str]] = []
 
@@ -238,7 +239,13 @@ class StandIn:
             said = "Instance is busy, it is being moved already"
             return JSONResponse({"conflictingRequest": {"message": said, "code": 409}}, failing.pop(0))
         with self._turn:
-            self._happen(request.path_params["uuid"], body)
+            uuid, slow = request.path_params["uuid"], self.confirming
+            if slow is not None and "confirmResize" in body and uuid not in slow:
+                slow.add(uuid)  # accepted; it will have happened when it is asked for again
+                return Response(status_code=202)
+            self._happen(uuid, body)
+        if slow is not None and "confirmResize" in body:
+            return JSONResponse({"badRequest": {"message": "Instance has not been resized.", "code": 400}}, 400)
         return Response(status_code=202)
 
     def _happen(self, uuid: str, body: dict[str, Any]) -> None:

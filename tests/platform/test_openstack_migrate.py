@@ -60,6 +60,13 @@ def test_a_cold_migration_that_arrived_is_confirmed(cloud: StandIn) -> None:
     assert cloud.servers[0]["status"] == "ACTIVE"
 
 
+def test_a_confirmation_that_takes_its_time_may_be_asked_for_again(cloud: StandIn) -> None:
+    cloud.confirming = set()
+    migrated(cloud, "cold")
+    assert asked(cloud) == ["migrate", "confirmResize", "confirmResize"]
+    assert cloud.servers[0]["status"] == "ACTIVE"
+
+
 def test_somebody_elses_resize_is_not_confirmed(cloud: StandIn) -> None:
     cloud.servers[0]["status"] = "VERIFY_RESIZE"
     with pytest.raises(ActionFailed, match="waits on cmp-000 for its resize to be confirmed or reverted"):

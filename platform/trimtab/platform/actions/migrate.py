@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -181,7 +182,8 @@ class _Journey:
                 f"Instance {self.instance} waits on {server.host} for its resize to be confirmed or reverted: "
                 "do that first"
             )
-        await self.tools.cloud.confirm_resize(self.instance)
+        with suppress(CloudConflict):  # it is being confirmed: nothing shows that
+            await self.tools.cloud.confirm_resize(self.instance)
         return False
 
     async def stop(self) -> str | None:
