@@ -7,7 +7,7 @@ import json
 import sys
 from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,19 @@ async def test_only_plans_that_wait_can_be_checked(working: Any) -> None:
 # -- before a plan is recommended ----------------------------------------------------------------------------
 
 
-async def audited(idle: Any, refusals: Any) -> tuple[Any, list[dict[str, Any]], list[str]]:
+BALANCE = {
+    "goal": "workload_balancing",
+    "strategy": "workload_stabilization",
+    "parameters": {"thresholds": {"instance_cpu_usage": 0.01}},
+}
+EMPTY = {"goal": "server_consolidation", "strategy": "vm_workload_consolidation"}
+
+
+async def audited(
+    idle: Any, refusals: Any, body: Mapping[str, Any] = BALANCE
+) -> tuple[Any, list[dict[str, Any]], list[str]]:
     """The audit, the moves of its plan and the plan's notes, where the cloud answers so."""
-    body = {"audit_type": "ONESHOT", "goal": "workload_balancing", "strategy": "workload_stabilization"}
-    made = await idle.post("/v1/audits", {**body, "parameters": {"thresholds": {"instance_cpu_usage": 0.01}}})
+    made = await idle.post("/v1/audits", {"audit_type": "ONESHOT", **body})
     await engine.run_audit(replace(idle.parts, refusals=refusals), made["uuid"])
     (plan,) = (await idle.get(f"{PLANS}/detail", audit_uuid=made["uuid"]))["action_plans"]
     notes = (await idle.get(f"{PLANS}/{plan['uuid']}/explanation"))["notes"]
@@ -161,6 +170,25 @@ async def test_what_the_cloud_refuses_is_not_recommended(waiting: Any) -> None:
     assert any(f"instance {refused} stays: host" in note and "ghosts" in note for note in notes)
     hosts = {row["hostname"] for row in waiting.cloud.inventory()[0].to_pylist()}
     assert {one.destination for one in asked} <= hosts
+
+
+async def test_no_host_is_closed_that_a_refused_instance_stays_on(waiting: Any) -> None:
+    refused: list[str] = []
+
+    async def against(wanted: Sequence[Wanted]) -> list[str]:
+        refused[:] = refused or [wanted[0].server_id]
+        return ["not this one" if one.server_id in refused else "" for one in wanted]
+
+    _, actions, notes = await audited(waiting, against, EMPTY)
+    closed = {
+        a["input_parameters"]["resource_name"]
+        for a in actions
+        if a["action_type"] == "change_nova_service_state" and a["input_parameters"]["state"] == "disabled"
+    }
+    home = places_named(waiting)[refused[0]]
+    assert closed, "others are emptied and closed"
+    assert home not in closed
+    assert f"{home} stays enabled: not all who should leave it can" in notes
 
 
 async def test_a_candidate_of_which_everything_is_refused_is_rejected_with_the_clouds_words(waiting: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from trimtab.platform.contracts import Goal, Wanted
@@ -13,11 +13,12 @@ from trimtab.platform.errors import TrimtabError
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.outcome import Entry, choose
 from trimtab.platform.planner.wire import understood
-from trimtab.platform.proposal import Candidate, Migrate, Plan
+from trimtab.platform.proposal import Act, Candidate, Migrate, Plan, Step
 from trimtab.platform.trial import Tried
 
 log = logging.getLogger(__name__)
 
+MAINTAINING = "watcher_maintaining"
 OPENS = {"change_nova_service_state": "enabled", "change_node_power_state": "on"}
 
 
@@ -102,11 +103,29 @@ async def without(parts: Parts, goal: Goal, frozen: Frozen, entry: Entry, refuse
     )
     names = frozen.snapshot.model.instance_id
     notes = [f"instance {names(row)} stays: {why}" for row, why in refused.items()]
+    steps = tuple(kept_open(frozen.snapshot.model, steps, refused, notes))
     if not steps:
         return entry._replace(tried=Tried(None, None, tuple(refused.values())))
     kept = replace(candidate, steps=steps, notes=(*candidate.notes, *notes))
     fresh = (await try_all(parts, goal, frozen, [Proposed(entry.job, kept, entry.propose_s)]))[-1]
     return fresh._replace(rehearse_s=entry.rehearse_s + fresh.rehearse_s)
+
+
+def kept_open(model: ClusterModel, steps: Sequence[Step], staying: Iterable[int], notes: list[str]) -> list[Step]:
+    """The steps without those that close a host which one of these instances (rows) stays on; noted, each.
+
+    A host that is closed for maintenance is closed all the same: its operator asked for that.
+    """
+    held = {int(model.host_of[row]) for row in staying}
+    shut = [step for step in steps if isinstance(step, Act) and step.host in held and _closes(step)]
+    notes += [f"{model.host_name(step.host)} stays enabled: not all who should leave it can" for step in shut]
+    return [step for step in steps if step not in shut]
+
+
+def _closes(act: Act) -> bool:
+    wanted = act.parameters
+    closing = act.action_type == "change_nova_service_state" and wanted.get("state") == "disabled"
+    return closing and wanted.get("disabled_reason") != MAINTAINING
 
 
 def _noted(entry: Entry, notes: Sequence[str]) -> Entry:

@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.platform import rules
 from trimtab.platform.contracts import Goal
+from trimtab.platform.engine.admission import kept_open
 from trimtab.platform.engine.exploration import Proposed, explanations, try_all
 from trimtab.platform.engine.parts import Frozen, Parts
 from trimtab.platform.errors import Conflict, InvalidInput, NotFound
@@ -152,18 +153,11 @@ def doable(model: ClusterModel, steps: Sequence[Step], notes: list[str]) -> list
         kept.remove(late)
         stay.append(late)
         notes.append(f"instance {_name(model, late)} stays: {model.host_name(late.destination)} has no room for it")
-    held = {int(model.host_of[step.instance]) for step in stay if isinstance(step, Migrate)}
-    shut = [step for step in kept if isinstance(step, Act) and step.host in held and _closes(step)]
-    notes += [f"{model.host_name(step.host)} stays enabled: not all who should leave it can" for step in shut]
-    return [step for step in kept if step not in shut]
+    return kept_open(model, kept, [step.instance for step in stay if isinstance(step, Migrate)], notes)
 
 
 def _name(model: ClusterModel, step: Step) -> str:
     return model.instance_id(step.instance) if isinstance(step, Migrate) else ""
-
-
-def _closes(act: Act) -> bool:
-    return act.action_type == "change_nova_service_state" and act.parameters.get("state") == "disabled"
 
 
 def _thing(action: Action) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trimtab.platform import rules
 from trimtab.platform.contracts import Wanted
-from trimtab.platform.engine.admission import OPENS, refusals, without
+from trimtab.platform.engine.admission import OPENS, kept_open, refusals, without
 from trimtab.platform.engine.afterwards import goal_of, models_of, tried
 from trimtab.platform.engine.exploration import Proposed, explanations
 from trimtab.platform.engine.parts import Frozen, Parts
@@ -231,6 +231,7 @@ def mended(model: ClusterModel, actions: Sequence[Action], stale: Mapping[str, S
     receivers = opened.copy()
     receivers[left[left >= 0]] = False
     notes: list[str] = []
+    staying: list[int] = []
     for action in actions:
         if action.uuid not in stale:
             continue
@@ -238,11 +239,13 @@ def mended(model: ClusterModel, actions: Sequence[Action], stale: Mapping[str, S
         to = _elsewhere(model, one, opened, receivers, placement)
         if one.move is None or to < 0:
             notes.append(f"{action.action_type} of {name} is left out: {one.why}")
+            staying += [one.move.instance] if one.move is not None else []
             continue
         placement.move(one.move.instance, to)
         steps[action.uuid] = one.move._replace(destination=to)
         notes.append(f"instance {name} goes to {model.host_name(to)}: {one.why}")
-    return [step for action in actions if (step := steps.get(action.uuid)) is not None], notes
+    left_over = [step for action in actions if (step := steps.get(action.uuid)) is not None]
+    return kept_open(model, left_over, staying, notes), notes
 
 
 def _opened(model: ClusterModel, actions: Sequence[Action]) -> Bools:
