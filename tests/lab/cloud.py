@@ -113,11 +113,6 @@ class Lab:
         ]
         self.until(lambda: all(self.servers()[one.id]["status"] == "ACTIVE" for one in fresh), 180)
 
-    def move(self, server: str, host: str) -> None:
-        """Migrate a server live, and wait."""
-        self.nova("POST", f"/servers/{server}/action", {"os-migrateLive": {"host": host, "block_migration": "auto"}})
-        self.until(lambda: self.servers()[server]["OS-EXT-SRV-ATTR:host"] == host, 60)
-
     def lasting(self, servers: Sequence[str], seconds: float | None) -> None:
         """How long live migrations of these servers take; None is the usual time."""
         for server in servers:

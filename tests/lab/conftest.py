@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,9 +89,3 @@ def nothing_left_closed(lab: Lab) -> Iterator[None]:
     closed = [host for host, status in lab.services().items() if status != "enabled"]
     lab.enable_all()
     assert not closed, f"hosts are left disabled: {json.dumps(closed)}"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder of the test's own."""
-    return tmp_path

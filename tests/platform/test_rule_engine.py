@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.platform import plain_rules as plain
 
 from trimtab.platform import rules as r
 from trimtab.platform.errors import PlanError, RulesError
@@ -21,19 +19,6 @@ from trimtab.platform.proposal import Boot, Candidate, Limits, Migrate, Plan
 from trimtab.platform.rules.reach import obeying
 from trimtab.platform.rules.violations import excess
 
-
-def _plain() -> Any:
-    path = Path(__file__).with_name("plain_rules.py")
-    spec = importlib.util.spec_from_file_location("trimtab_plain_rules", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-plain = _plain()
 ALL = settings(max_examples=70, deadline=None)
 
 

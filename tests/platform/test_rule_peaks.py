@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.platform import plain_rules as plain
 
 from trimtab.platform import rules as r
 from trimtab.platform.errors import PlanError
@@ -19,19 +16,6 @@ from trimtab.platform.model import ClusterModel
 from trimtab.platform.planner import plan_capacity
 from trimtab.platform.proposal import Candidate, Limits, Migrate, Plan, PlannedAction
 
-
-def _plain() -> Any:
-    path = Path(__file__).with_name("plain_rules.py")
-    spec = importlib.util.spec_from_file_location("trimtab_plain_rules_of_peaks", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-plain = _plain()
 LIMITS = ("max_online", "running_capacity", "resource_capacity")
 WAITS, RUNS, DONE = range(3)
 

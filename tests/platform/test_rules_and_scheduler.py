@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.platform import plain_rules as plain
 
 from trimtab.platform import rules as r
 from trimtab.platform.errors import PlanError
@@ -19,20 +17,6 @@ from trimtab.platform.model import ClusterModel
 from trimtab.platform.planner import plan_capacity, plan_weight
 from trimtab.platform.proposal import Act, Candidate, Limits, Migrate
 from trimtab.platform.rules.violations import excess
-
-
-def _plain() -> Any:
-    path = Path(__file__).with_name("plain_rules.py")
-    spec = importlib.util.spec_from_file_location("trimtab_plain_rules", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-plain = _plain()
 
 
 def rows(*values: int) -> Any:
