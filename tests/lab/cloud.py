@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,41 @@ class Lab:
             else:
                 body = {"metadata": {"lab_migration_seconds": str(seconds)}}
                 self.nova("POST", f"/servers/{server}/metadata", body)
+
+    def movable(self) -> list[str]:
+        """Active servers in no group and not locked, by name."""
+        groups = self.nova("GET", "/os-server-groups", all_projects="true")["server_groups"]
+        grouped = {member for group in groups for member in group["members"]}
+        free = [
+            one for one in self.servers().values()
+            if one["status"] == "ACTIVE" and one["id"] not in grouped and not one["locked"]
+        ]  # fmt: skip
+        return [one["id"] for one in sorted(free, key=lambda one: str(one["name"]))]
+
+    def unbalance(self) -> None:
+        """Spread the servers unevenly within their zones: the first hosts have most, and none has nothing."""
+        services = self.nova("GET", "/os-services", binary="nova-compute")["services"]
+        zone_of, where = {one["host"]: one["zone"] for one in services}, self.where()
+        wanted = dict[str, str]()
+        for zone in sorted(set(zone_of.values())):
+            hosts = [host for host in sorted(zone_of) if zone_of[host] == zone]
+            turn = cycle([host for nth, host in enumerate(hosts) for _ in range(len(hosts) - nth)])
+            wanted |= {server: next(turn) for server in self.movable() if zone_of[where[server]] == zone}
+        begin = time.time() - 1
+        for _ in range(3):  # Nova may refuse one while it is busy with others
+            late = [server for server, at in self.where().items() if wanted.get(server, at) != at]
+            for server in late:
+                body = {"os-migrateLive": {"host": wanted[server], "block_migration": "auto"}}
+                self.nova("POST", f"/servers/{server}/action", body)
+            self.until(lambda: self.still(begin), 240)
+            self.mend()
+        here = self.where()
+        assert {server: here[server] for server in wanted} == wanted
+
+    def still(self, since: float = 0.0) -> bool:
+        """Whether no migration that changed since then is under way."""
+        ended = {"completed", "confirmed", "error", "failed", "cancelled", "reverted"}
+        return all(one["status"] in ended for one in self.migrations(since))
 
     def mend(self) -> None:
         """Servers that a dead host left in ERROR are active again, as an operator would have it."""

@@ -15,7 +15,7 @@ from tests.peers.workers import Worker
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """The control plane, with a user for Trimtab and nothing closed."""
+    """The control plane, with a user for Trimtab, nothing closed, and some hosts fuller than others."""
     folder = folder_of_lab()
     if folder is None:
         pytest.skip("no OpenStack to try it on: TRIMTAB_LAB names the folder of one")
@@ -25,6 +25,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     made.make_user()
     made.enable_all()
     made.mend()
+    made.unbalance()
     return made
 
 

@@ -28,17 +28,6 @@ def migrate(lab: Lab, server: str, to: str, *, kind: str = "live") -> dict[str, 
     }
 
 
-def movable(lab: Lab) -> list[str]:
-    """Active servers in no zone of their own and in no group, by name."""
-    groups = lab.nova("GET", "/os-server-groups", all_projects="true")["server_groups"]
-    grouped = {member for group in groups for member in group["members"]}
-    free = [
-        one for one in lab.servers().values()
-        if one["status"] == "ACTIVE" and one["id"] not in grouped and not one["locked"]
-    ]  # fmt: skip
-    return [one["id"] for one in sorted(free, key=lambda one: str(one["name"]))]
-
-
 def elsewhere(lab: Lab, servers: Iterable[str], avoid: Iterable[str] = ()) -> dict[str, str]:
     """Another host of the same zone for each server, in turn."""
     services = lab.nova("GET", "/os-services", binary="nova-compute")["services"]
@@ -114,7 +103,7 @@ def test_measurements_decide_when_load_is_balanced(lab: Lab, trimtab: OnLab) -> 
 
 
 def test_maintenance_empties_a_host(lab: Lab, trimtab: OnLab, openstack: Shell) -> None:
-    can, on = set(movable(lab)), dict[str, set[str]]()
+    can, on = set(lab.movable()), dict[str, set[str]]()
     for server, at in lab.where().items():
         on.setdefault(at, set()).add(server)
     host = min((at for at, servers in on.items() if servers <= can), key=lambda at: len(on[at]))
@@ -131,7 +120,7 @@ def test_maintenance_empties_a_host(lab: Lab, trimtab: OnLab, openstack: Shell) 
 
 def test_every_action_on_the_real_thing(lab: Lab, trimtab: OnLab) -> None:
     """Live and cold migration, resize, stop, a service closed and opened, power off and on, a volume moved."""
-    cold, sized, stopped, *_ = movable(lab)
+    cold, sized, stopped, *_ = lab.movable()
     to = elsewhere(lab, [cold])[cold]
     flavors = {one["name"] for one in lab.nova("GET", "/flavors")["flavors"]}
     old = lab.servers()[sized]["flavor"]["original_name"]
@@ -178,7 +167,7 @@ def test_every_action_on_the_real_thing(lab: Lab, trimtab: OnLab) -> None:
 
 
 def test_novas_refusals_are_told_in_novas_words(lab: Lab, trimtab: OnLab) -> None:
-    first, *_ = movable(lab)
+    first, *_ = lab.movable()
     lab.nova("POST", f"/servers/{first}/metadata", {"metadata": {"lab_migration_fails": "1"}})
     here = lab.where()[first]
     try:
@@ -193,7 +182,7 @@ def test_novas_refusals_are_told_in_novas_words(lab: Lab, trimtab: OnLab) -> Non
 
 
 def test_a_cancelled_plan_aborts_what_runs(lab: Lab, trimtab: OnLab) -> None:
-    first, *_ = movable(lab)
+    first, *_ = lab.movable()
     here = lab.where()[first]
     lab.lasting([first], 120)
     try:
@@ -213,7 +202,7 @@ def test_a_cancelled_plan_aborts_what_runs(lab: Lab, trimtab: OnLab) -> None:
 
 
 def test_a_host_that_dies_in_the_middle(lab: Lab, trimtab: OnLab) -> None:
-    servers = movable(lab)[:8]
+    servers = lab.movable()[:8]
     to = elsewhere(lab, servers)
     victim = Counter(to.values()).most_common(1)[0][0]
     lab.lasting(servers, 15)
@@ -247,7 +236,7 @@ def test_a_host_that_dies_in_the_middle(lab: Lab, trimtab: OnLab) -> None:
 def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: Lab, trimtab: OnLab) -> None:
     lab.make_servers(64)
     trimtab.until("/v1/cluster", lambda body: body["instances"] >= 64, 120)
-    servers = movable(lab)[:50]
+    servers = lab.movable()[:50]
     assert len(servers) == 50
     to, since = elsewhere(lab, servers), time.time()
     plan = trimtab.act([migrate(lab, server, to[server]) for server in servers])

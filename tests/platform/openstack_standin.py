@@ -119,9 +119,7 @@ class StandIn:
             "/compute/v2.1/os-server-groups": lambda r: {
                 "server_groups": self.groups[int(r.query_params.get("offset", 0)) :]
             },
-            "/compute/v2.1/os-migrations": lambda r: {
-                "migrations": [m for m in self.migrations if m["instance_uuid"] == r.query_params["instance_uuid"]]
-            },
+            "/compute/v2.1/os-migrations": self._migrations,
             "/placement/resource_providers": lambda _: {
                 "resource_providers": [
                     {"uuid": uuid_of(1, number), "generation": generation, "parent_provider_uuid": None}
@@ -184,10 +182,19 @@ class StandIn:
 
         return handle
 
-    def _page(self, key: str, items: Any) -> Any:
+    def _migrations(self, request: Request) -> dict[str, Any]:
+        """Of one server, or in pages what changed since a moment, newest first; they follow one another by uuid."""
+        query = request.query_params
+        mine = [m for m in self.migrations if m["instance_uuid"] == query.get("instance_uuid", m["instance_uuid"])]
+        after = datetime.fromisoformat(query.get("changes-since", "1970-01-01T00:00:00Z"))
+        mine = [m for m in mine if datetime.fromisoformat(m["updated_at"]) >= after]
+        found: dict[str, Any] = self._page("migrations", lambda: mine[::-1], by="uuid")(request)
+        return found
+
+    def _page(self, key: str, items: Any, by: str = "id") -> Any:
         def answer(request: Request) -> dict[str, Any]:
             every, marker = items(), request.query_params.get("marker")
-            start = 0 if marker is None else next(n for n, one in enumerate(every) if one["id"] == marker) + 1
+            start = 0 if marker is None else next(n for n, one in enumerate(every) if one[by] == marker) + 1
             limit = min(int(request.query_params.get("limit", PAGE)), PAGE)
             page = every[start : start + limit]
             more = [{"rel": "next", "href": "..."}] if len(page) == limit else []
@@ -263,7 +270,8 @@ class StandIn:
             to = None
         self.migrations.append(
             {
-                "id": len(self.migrations) + 1, "instance_uuid": uuid, "source_compute": source, "dest_compute": to,
+                "id": len(self.migrations) + 1, "uuid": uuid_of(8, len(self.migrations)),
+                "instance_uuid": uuid, "source_compute": source, "dest_compute": to,
                 "migration_type": "migration" if cold else "live-migration",
                 "status": "error" if to is None else "finished" if cold else "completed",
                 "created_at": datetime.now(UTC).isoformat(), "updated_at": datetime.now(UTC).isoformat(),

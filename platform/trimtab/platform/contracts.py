@@ -233,7 +233,8 @@ class ServiceInfo(NamedTuple):
 class Migration(NamedTuple):
     """One migration or resize as the cloud recorded it. `status`: running | completed | failed | aborted.
 
-    `kind` is "migration" or "resize"; a resize may have the same host as source and destination.
+    `kind` is "migration" or "resize"; a resize may have the same host as source and destination. `live`: the guest ran
+    meanwhile.
     """
 
     id: str
@@ -245,6 +246,7 @@ class Migration(NamedTuple):
     ended_at: float | None = None
     reason: str = ""
     kind: str = "migration"
+    live: bool = True
 
 
 class Wanted(NamedTuple):

@@ -48,7 +48,7 @@ from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.platform.store.state import Store
 from trimtab.platform.store.sweeps import Sweeps
 from trimtab.serve import worlds
-from trimtab.serve.effects import settle
+from trimtab.serve.effects import OurRecord, settle
 from trimtab.serve.figures import cluster_figures
 from trimtab.serve.warm import warm_worker
 from trimtab.serve.worlds import World
@@ -139,7 +139,7 @@ def build_model(settings: Settings) -> actors.ModelParts:
     collector = Collector(
         world.driver,
         world.datasource,
-        RemoteRecorder(actors.call_of(_actor("state"), "measurements")),
+        _recorder(),
         settings.history_s,
         settings.keep_days,
         rules=_operators_rules(settings),
@@ -172,6 +172,7 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
         refresh=partial(actors.collect_through, _actor("model")),
         refusals=partial(actors.refusals_through, _actor("model")),
     )
+    measure = world.measuring(OurRecord(store, _newest_model, _recorder()))
     put_away = partial(
         housekeeping.put_away,
         store,
@@ -184,10 +185,19 @@ def build_engine(settings: Settings, gauges: actors.Gauges) -> actors.EnginePart
     return actors.EngineParts(
         parts,
         partial(serve_audits, workers=settings.max_audit_workers, look_s=settings.continuous_audit_interval_s),
-        partial(settle, store, world.clock, world.measure, settings.horizon_s, gauges),
+        partial(settle, store, world.clock, measure, settings.horizon_s, gauges, world.late_s),
         warm_worker,
         (partial(_signs_of_life, settings, store, liveness.ENGINE), put_away),
     )
+
+
+async def _newest_model() -> ClusterModel:
+    """The compute model as it was collected last."""
+    return (await actors.freeze_through(_actor("model"), [], [], [])).snapshot.model
+
+
+def _recorder() -> RemoteRecorder:
+    return RemoteRecorder(actors.call_of(_actor("state"), "measurements"))
 
 
 def _signs_of_life(settings: Settings, store: StorePort, service: str) -> Coroutine[Any, Any, None]:

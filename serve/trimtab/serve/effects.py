@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
 
 from trimtab.platform.clocks import PacedClock, WallClock
-from trimtab.platform.contracts import Score
+from trimtab.platform.collector import STEP_S, Recorder, fill
+from trimtab.platform.contracts import Migration, Score
 from trimtab.platform.engine import Tell
-from trimtab.platform.errors import InvalidInput
+from trimtab.platform.errors import CloudConflict, InvalidInput
+from trimtab.platform.model import ClusterModel
 from trimtab.platform.records import Action, ActionPlan
-from trimtab.platform.states import PlanState
+from trimtab.platform.snapshot import History
+from trimtab.platform.states import ActionState, PlanState
 from trimtab.platform.store.port import StorePort
+from trimtab.simulator.recorded import Switch, score_recorded
+from trimtab.simulator.score import Window
 
 Measure = Callable[[float, float, float], Awaitable[Score]]
+# Actions that turn something of a host on or off, and whether that is its power.
+SWITCHES = {"change_nova_service_state": False, "change_node_power_state": True}
+
+
+class OurRecord(NamedTuple):
+    """What Trimtab itself knows of a real cloud's past.
+
+    `store`: what was done to hosts, as actions of plans; `model` gives the cloud as it was read last; `recorder` the
+    load that was measured.
+    """
+
+    store: StorePort
+    model: Callable[[], Awaitable[ClusterModel]]
+    recorder: Recorder
 
 
 async def settle(
@@ -23,6 +47,7 @@ async def settle(
     measure: Measure,
     horizon_s: float,
     tell: Tell,
+    late_s: float = 0.0,
 ) -> None:
     """Look at all plans that have ended: note when they ran (cloud time), and measure those whose horizon is over.
 
@@ -32,6 +57,7 @@ async def settle(
         measure: (start, end of the plan, horizon) -> score, in cloud seconds.
         horizon_s: how long after its start a plan is measured.
         tell: counts the plans that wait and the migrations that ended.
+        late_s: how long after a moment everything about it is known.
     """
     tell("plan_queue_length", await store.count(ActionPlan, {"state": PlanState.PENDING}))
     ended = {"state": [PlanState.SUCCEEDED, PlanState.FAILED, PlanState.CANCELLED], "settled": False}
@@ -52,12 +78,47 @@ async def settle(
             await store.update(ActionPlan, plan.uuid, changes)
             continue
         start, end = plan.measured["started_at_s"], plan.measured["ended_at_s"]
-        if (await clock()).now() >= start + horizon_s:
+        if (await clock()).now() >= start + horizon_s + late_s:
             try:
                 found = asdict(await measure(start, end, horizon_s))
-            except InvalidInput as error:  # never to be had: the cloud does not remember that time
+            except (InvalidInput, CloudConflict) as error:  # never to be had: the cloud does not remember that time
                 found = {"error": str(error)}
             await store.update(ActionPlan, plan.uuid, {"measured": {**plan.measured, **found}, "settled": True})
+
+
+async def measured_on_record(
+    ours: OurRecord,
+    moves: Callable[[float], Awaitable[Sequence[Migration]]],
+    start_s: float,
+    end_s: float,
+    horizon_s: float,
+) -> Score:
+    """What a plan brought on a cloud that is only looked at.
+
+    Args:
+        ours: what we know.
+        moves: the cloud's own record of migrations since a moment.
+        start_s: begin of the plan.
+        end_s: its end.
+        horizon_s: how long from its begin on is looked at.
+
+    Raises:
+        InvalidInput: nothing was measured then. CloudError: the cloud does not tell.
+    """
+    over = start_s + horizon_s
+    now, migrations = await ours.model(), await moves(start_s)
+    first = math.floor(start_s / STEP_S) * STEP_S
+    cpu_pct = np.full((math.ceil((over - first) / STEP_S), now.instances), np.nan, np.float32)
+    fill(cpu_pct, await ours.recorder.samples("instance_cpu_usage", "instance", first, over), now, first)
+    switches = [
+        Switch(action.finished_at.timestamp(), str(wanted["resource_name"]), SWITCHES[action.action_type], on)
+        for action in await ours.store.list(Action, {"action_type": list(SWITCHES), "state": ActionState.SUCCEEDED})
+        if action.finished_at is not None and "resource_name" in (wanted := action.input_parameters)
+        for on in [wanted.get("state") in ("enabled", "on")]
+    ]
+    window = Window(start_s, over, start_s, end_s)
+    history = History(first, STEP_S, cpu_pct)
+    return await asyncio.to_thread(score_recorded, now, migrations, switches, history, window)
 
 
 def _cloud_time(

@@ -10,11 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trimtab.platform.clocks import PacedClock, WallClock
-from trimtab.platform.collector import Collector
+from trimtab.platform.collector import STEP_S, Collector
 from trimtab.platform.contracts import Datasource, Driver, Score
-from trimtab.platform.errors import InvalidInput, TrimtabError
+from trimtab.platform.errors import TrimtabError
 from trimtab.platform.runtime import actors
 from trimtab.platform.settings import OpenStackSettings, Settings
+from trimtab.serve.effects import Measure, OurRecord, measured_on_record
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver
 
 if TYPE_CHECKING:
@@ -28,15 +29,16 @@ CloudClock = PacedClock | WallClock
 class World:
     """One cloud, as seen by one process.
 
-    `clock` gives the cloud's clock as it is now; `measure` what really happened in a horizon: (start, end of the plan,
-    horizon), in cloud seconds; `wall_interval_s` is the time between two collections.
+    `clock` gives the cloud's clock as it is now; `wall_interval_s` is the time between two collections. `measuring`
+    gives, with our own record, what tells what plans brought; about a moment everything is known `late_s` after it.
     """
 
     driver: Driver
     datasource: Datasource
     clock: Callable[[], Awaitable[CloudClock]]
-    measure: Callable[[float, float, float], Awaitable[Score]]
     wall_interval_s: float
+    measuring: Callable[[OurRecord], Measure]
+    late_s: float = 0.0
     follow: Callable[[Collector], Coroutine[Any, Any, None]] | None = None
 
 
@@ -50,7 +52,7 @@ def simulated(settings: Settings, ask: actors.Call) -> World:
         return await ask("measure", (start_s, start_s + horizon_s, start_s, end_s), {})
 
     interval = max(2.0, settings.collect_interval_s / settings.cloud.speed)
-    return World(SimulatedDriver(ask), SimulatedDatasource(ask), clock, measure, interval)
+    return World(SimulatedDriver(ask), SimulatedDatasource(ask), clock, interval, lambda _: measure)
 
 
 def real(settings: Settings) -> World:
@@ -70,12 +72,15 @@ def real(settings: Settings) -> World:
     async def clock() -> WallClock:
         return WallClock()
 
-    async def measure(*_: float) -> Score:
-        raise InvalidInput("what a plan brought is not measured on a real cloud")
-
     sources = sources_of(settings, rest, driver.known)
     follow = None if there.notifications_url is None else partial(_follow, there, driver)
-    return World(driver, sources, clock, measure, settings.collect_interval_s, follow)
+
+    def measuring(ours: OurRecord) -> Measure:
+        return partial(measured_on_record, ours, driver.moves)
+
+    every = settings.collect_interval_s
+    # The last sample of a time has to be over, and collected.
+    return World(driver, sources, clock, every, measuring, late_s=STEP_S + every, follow=follow)
 
 
 async def _follow(there: OpenStackSettings, driver: OpenStackDriver, collector: Collector) -> None:

@@ -577,6 +577,7 @@ class SimulatedCloud:
             flow.started_at,
             flow.ended_at,
             trip.reason,
+            live=flow.live,
         )
 
 

@@ -147,7 +147,13 @@ class Servers:
         self._count += 1
         names = world.model.host_name(source), world.model.host_name(destination)
         record = Migration(
-            f"resize-{self._count}", world.model.instance_id(row), *names, "running", events.now, kind="resize"
+            f"resize-{self._count}",
+            world.model.instance_id(row),
+            *names,
+            "running",
+            events.now,
+            kind="resize",
+            live=False,
         )
         self.resizes.setdefault(row, []).append(record)
         world.place.used[:, destination] += _size(flavor)

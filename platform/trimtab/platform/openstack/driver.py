@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from trimtab.platform.contracts import (
@@ -121,6 +122,13 @@ class OpenStackDriver:
         if found and found[-1].status == "failed":
             found[-1] = found[-1]._replace(reason=await self._why(server_id) or "Nova gives no reason")
         return found
+
+    async def moves(self, since_s: float) -> list[Migration]:
+        """Everything Nova recorded of migrations, resizes and evacuations that changed since a moment (s)."""
+        after = datetime.fromtimestamp(since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        since = {"changes-since": after}
+        listed = await self.rest.pages("compute", "/os-migrations", "migrations", by="uuid", **since)
+        return [_migration(one) for one in listed]
 
     async def abort_migration(self, server_id: str) -> None:
         """Ask to abort the running live migration of a server.
@@ -287,6 +295,7 @@ def _migration(one: Mapping[str, Any]) -> Migration:
         started_at=seconds_of(one.get("created_at")),
         ended_at=None if status == "running" else seconds_of(one.get("updated_at")),
         kind="resize" if one.get("migration_type") == "resize" else "migration",
+        live=one.get("migration_type") == "live-migration",
     )
 
 

@@ -86,9 +86,9 @@ class Rest:
         return await self._ask(service, method, path, version, {}, body)
 
     async def pages(
-        self, service: str, path: str, key: str, *, version: str | None = None, **params: Any
+        self, service: str, path: str, key: str, *, version: str | None = None, by: str = "id", **params: Any
     ) -> list[dict[str, Any]]:
-        """All items of a list with pages, which follows `<key>_links`."""
+        """All items of a list with pages, which follows `<key>_links`; `by`: what a page's last item is known by."""
         items: list[dict[str, Any]] = []
         marker: dict[str, Any] = {}
         while True:
@@ -97,7 +97,7 @@ class Rest:
             items += page
             if not page or not any(link.get("rel") == "next" for link in answer.get(f"{key}_links", ())):
                 return items
-            marker = {"marker": page[-1]["id"]}
+            marker = {"marker": page[-1][by]}
 
     async def offers(self, service: str) -> bool:
         """Whether the catalogue has this service."""
