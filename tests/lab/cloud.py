@@ -1,7 +1,8 @@
 """A real OpenStack control plane of small size on this machine, as tests look at it and disturb it.
 
 The folder that TRIMTAB_LAB names has a `clouds.yaml` with a cloud `lab` (an administrator's), and `run/NAME.pid` of
-every service's process: `nova-api`, and `compute-HOST` of each host.
+every service's process: `nova-api`, and `compute-HOST` of each host. Prometheus listens on port 29090 and RabbitMQ on
+25672 (user and password `lab`; Nova's exchange `nova`, topic `nova.versioned_notifications`).
 """
 
 from __future__ import annotations
@@ -241,7 +242,12 @@ def options_of(lab: Lab, file: Path) -> Mapping[str, str]:
         "TRIMTAB_DATASOURCES": "prometheus",
         "TRIMTAB_PROMETHEUS_CLIENT__HOST": "127.0.0.1",
         "TRIMTAB_PROMETHEUS_CLIENT__PORT": "29090",
-        "TRIMTAB_COLLECT_INTERVAL_S": "20",
+        # Long, so that what Nova tells on its bus is what keeps the model true.
+        "TRIMTAB_COLLECT_INTERVAL_S": "60",
+        "TRIMTAB_OPENSTACK__NOTIFICATIONS_URL": "rabbit://lab:lab@127.0.0.1:25672//",
+        "TRIMTAB_OPENSTACK__NOTIFICATION_TOPICS": "nova.nova.versioned_notifications",
+        "TRIMTAB_OPENSTACK__NOTIFICATION_POOL": "trimtab-tests",
+        "TRIMTAB_HORIZON_S": "600",
         "TRIMTAB_MIGRATION_INTERVAL_S": "1",
         "TRIMTAB_MIGRATION_DEADLINE_S": "90",
         "TRIMTAB_HISTORY_S": "3600",

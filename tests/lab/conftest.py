@@ -32,6 +32,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 class OnLab(server.Trimtab):
     """Trimtab's API with a token, and what tests of the lab do with it again and again."""
 
+    balanced = ""  # the plan that balanced the load
+
     def act(self, actions: list[dict[str, Any]]) -> dict[str, Any]:
         """The recommended plan of exactly these actions."""
         return self.planned(goal="unclassified", strategy="actuator", parameters={"actions": actions})

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,6 +44,14 @@ def elsewhere(lab: Lab, servers: Iterable[str], avoid: Iterable[str] = ()) -> di
 def begun(lab: Lab, since: float) -> Counter[str]:
     """How often each server was asked to move since then, according to Nova."""
     return Counter(one["instance_uuid"] for one in lab.migrations(since))
+
+
+def _is_on(lab: Lab, server: str, host: str) -> bool:
+    return lab.where()[server] == host
+
+
+def _shows(server: str, host: str, data_model: Mapping[str, Any]) -> bool:
+    return any(one.get("server_uuid") == server and one["node_hostname"] == host for one in data_model["context"])
 
 
 def span(one: Mapping[str, Any]) -> tuple[float, float]:
@@ -88,6 +97,18 @@ def test_an_audit_by_the_stock_client_moves_servers(lab: Lab, trimtab: OnLab, op
     lab.enable_all()
 
 
+def test_what_nova_tells_is_known_before_the_next_collection(lab: Lab, trimtab: OnLab) -> None:
+    first, *_ = lab.movable()
+    for _ in range(3):  # a collection in between would prove nothing
+        collected, there = trimtab.get("/v1/cluster")["at"], elsewhere(lab, [first])[first]
+        lab.nova("POST", f"/servers/{first}/action", {"os-migrateLive": {"host": there, "block_migration": "auto"}})
+        lab.until(partial(_is_on, lab, first, there), 60)
+        trimtab.until("/v1/data_model", partial(_shows, first, there), 90)
+        if trimtab.get("/v1/cluster")["at"] == collected:
+            return
+    pytest.fail("only collections have seen it")
+
+
 def test_measurements_decide_when_load_is_balanced(lab: Lab, trimtab: OnLab) -> None:
     plan = trimtab.planned(
         goal="workload_balancing",
@@ -100,6 +121,7 @@ def test_measurements_decide_when_load_is_balanced(lab: Lab, trimtab: OnLab) -> 
     where = lab.where()
     final = {a["input_parameters"]["resource_id"]: a["input_parameters"]["destination_node"] for a in moved}
     assert {server: where[server] for server in final} == final
+    trimtab.balanced = plan["uuid"]
 
 
 def test_maintenance_empties_a_host(lab: Lab, trimtab: OnLab, openstack: Shell) -> None:
@@ -235,6 +257,7 @@ def test_a_host_that_dies_in_the_middle(lab: Lab, trimtab: OnLab) -> None:
 
 def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: Lab, trimtab: OnLab) -> None:
     lab.make_servers(64)
+    lab.unbalance()  # from many hosts at once it takes less time
     trimtab.until("/v1/cluster", lambda body: body["instances"] >= 64, 120)
     servers = lab.movable()[:50]
     assert len(servers) == 50
@@ -260,6 +283,16 @@ def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: 
     assert {server for server in before if before[server] != after[server]} == set(servers)
     assert begun(lab, since) == dict.fromkeys(servers, 1), "nobody moved twice"
     _limits_were_respected(lab.migrations(since), total=20, per_host=1)
+
+
+def test_what_a_plan_brought_is_measured(lab: Lab, trimtab: OnLab) -> None:
+    """By Nova's record of migrations and the load that was recorded, once the horizon is over."""
+    assert trimtab.balanced, "no plan has balanced the load"
+    plan = trimtab.get(f"/v1/action_plans/{trimtab.balanced}")
+    done = [a for a in trimtab.actions(plan["uuid"]) if a["action_type"] == "migrate" and a["state"] == "SUCCEEDED"]
+    effect = trimtab.until(f"/v1/action_plans/{plan['uuid']}/effect", lambda body: "moves" in body["measured"], 850)
+    assert effect["measured"]["moves"] == len(done)
+    assert effect["measured"]["energy_kwh"] == pytest.approx(effect["rehearsed"]["energy_kwh"], rel=0.2)
 
 
 def _limits_were_respected(migrations: Iterable[Mapping[str, Any]], *, total: int, per_host: int) -> None:

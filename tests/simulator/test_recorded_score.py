@@ -40,7 +40,7 @@ def test_records_tell_what_really_happened(spec: CloudSpec) -> None:
     before, start = _now(cloud), cloud.now()
     active = before.state == InstanceState.ACTIVE
     emptied = next(h for h in range(before.hosts) if active[before.host_of == h].all())
-    guests = [before.instance_id(row) for row in np.flatnonzero(before.host_of == emptied)]
+    guests = [before.instance_id(row) for row in np.flatnonzero(before.host_of == emptied).tolist()]
     moved = []
     for guest, live in zip(guests, [True, False] * len(guests), strict=False):
         for host in set(range(before.hosts)) - {emptied}:
