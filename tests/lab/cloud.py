@@ -127,12 +127,13 @@ class Lab:
                 self.nova("POST", f"/servers/{server}/metadata", body)
 
     def movable(self) -> list[str]:
-        """Active servers in no group and not locked, by name."""
+        """Active servers in no group and not locked, by name; none that is being mended."""
         groups = self.nova("GET", "/os-server-groups", all_projects="true")["server_groups"]
         grouped = {member for group in groups for member in group["members"]}
         free = [
             one for one in self.servers().values()
-            if one["status"] == "ACTIVE" and one["id"] not in grouped and not one["locked"]
+            if one["status"] == "ACTIVE" and one["OS-EXT-STS:power_state"] == 1
+            and one["id"] not in grouped and not one["locked"]
         ]  # fmt: skip
         return [one["id"] for one in sorted(free, key=lambda one: str(one["name"]))]
 
@@ -167,6 +168,8 @@ class Lab:
             if one["status"] == "ERROR":
                 self.nova("POST", f"/servers/{uuid}/action", {"os-resetState": {"state": "active"}})
                 self.lasting([uuid], None)
+            elif one["status"] == "ACTIVE" and one["OS-EXT-STS:power_state"] == 0:  # so a broken migration leaves it
+                self.nova("POST", f"/servers/{uuid}/action", {"reboot": {"type": "HARD"}})
 
     def enable_all(self) -> None:
         """No host is closed."""

@@ -38,6 +38,7 @@ class StandIn:
         self.latency_s = 0.0
         self.fail: dict[str, list[int]] = {}  # path -> statuses to answer with before the real answer
         self.tokens: list[str] = []
+        self.stumbled_over: set[str] = set()  # revoked tokens that only those whom Nova asks know to be
         self._turn = threading.Lock()
         self.generation = dict.fromkeys(range(hosts), 1)
         self.full = set(range(full_hosts))
@@ -172,6 +173,8 @@ class StandIn:
                 token = request.headers.get("x-auth-token", "")
                 if token and token not in self.tokens:
                     return JSONResponse({"error": {"message": "expired"}}, 401)
+                if token in self.stumbled_over and request.url.path.startswith("/compute/v2.1/servers"):
+                    return JSONResponse({"computeFault": {"message": "Unexpected API Error.", "code": 500}}, 500)
                 if status != 200:
                     return JSONResponse({"computeFault": {"message": "try later", "code": status}}, status)
                 body = answer(request)

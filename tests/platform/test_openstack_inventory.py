@@ -127,6 +127,23 @@ def test_an_expired_token_is_replaced_in_the_middle(cloud: StandIn) -> None:
     assert 2 <= cloud.calls["/identity/v3/auth/tokens"] <= 1 + driver.rest.in_flight
 
 
+def test_a_token_that_a_service_stumbles_over_is_replaced(cloud: StandIn) -> None:
+    """Nova took it for good and handed it to Neutron, which knew that it was revoked: Nova says 500, not 401."""
+    driver = driver_to(cloud)
+    read(driver)
+    cloud.stumbled_over = set(cloud.tokens)
+    assert read(driver).instances.num_rows == 40
+    assert cloud.calls["/identity/v3/auth/tokens"] == 2
+
+
+def test_a_service_that_is_broken_is_not_signed_in_to_again_and_again(cloud: StandIn) -> None:
+    driver = driver_to(cloud)
+    cloud.fail["/compute/v2.1/servers/detail"] = [500] * 4
+    asyncio.run(driver.rest.get("compute", "/servers/detail"))
+    assert cloud.calls["/compute/v2.1/servers/detail"] == 5
+    assert cloud.calls["/identity/v3/auth/tokens"] == 2
+
+
 def test_a_cloud_that_cannot_be_reached_is_said_to_be(cloud: StandIn) -> None:
     cloud.url = "http://127.0.0.1:9"
     with pytest.raises(CloudUnavailable, match="no answer"):

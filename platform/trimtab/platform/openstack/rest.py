@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 AGAIN: Final = frozenset({408, 413, 429, 500, 502, 503, 504})  # answers of a service that may do better later
 LONGEST_PAUSE_S: Final = 30.0
 PAGE: Final = 1000
+DOUBT_S: Final = 5.0  # how often at most a token is given up because of a service's trouble
 # What we are written for; an older cloud is spoken to in what it knows.
 NEWEST: Final = {"compute": "2.96", "placement": "1.39", "block_storage": "3.70", "baremetal": "1.90"}
 
@@ -32,7 +34,7 @@ class Rest:
 
     Reading is tried again, ever more rarely, until `deadline_s` is over. What changes the cloud is asked once: whether
     a request that was cut off had an effect only a look can tell, and that is for who asked. A token that has expired
-    is replaced by keystoneauth, within the request.
+    is replaced by keystoneauth, within the request; one that a service stumbles over, before the next request.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Rest:
         self.calls: Counter[str] = Counter()  # requests sent, by service
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="openstack")
         self._versions: dict[str, str | None] = {}
+        self._doubted_at = -math.inf
         self._discovering: dict[str, asyncio.Lock] = {}
 
     async def get(self, service: str, path: str, *, version: str | None = None, **params: Any) -> Any:
@@ -164,9 +167,22 @@ class Rest:
             )
 
         response = await self._in_thread(send)
+        if response.status_code == 500:
+            await self._in_thread(self._doubt_the_token)
         if response.status_code >= 400:
             raise refusal(service, method, path, response.status_code, response.text)
         return response.json() if response.content else None
+
+    def _doubt_the_token(self) -> None:
+        """The next request signs in again, but not every time while a service is broken.
+
+        A token that was revoked, or expired under way, may still be known to one service and not to the next one that
+        it asks in our name: then it answers 500 instead of 401.
+        """
+        now = time.monotonic()
+        if now - self._doubted_at > DOUBT_S:
+            self._doubted_at = now
+            self.connection.session.invalidate()
 
     async def _in_thread(self, ask: Callable[[], Any]) -> Any:
         try:
