@@ -133,7 +133,7 @@ def test_a_token_that_a_service_stumbles_over_is_replaced(cloud: StandIn) -> Non
     read(driver)
     cloud.stumbled_over = set(cloud.tokens)
     assert read(driver).instances.num_rows == 40
-    assert cloud.calls["/identity/v3/auth/tokens"] == 2
+    assert 2 <= cloud.calls["/identity/v3/auth/tokens"] <= 1 + driver.rest.in_flight
 
 
 def test_a_service_that_is_broken_is_not_signed_in_to_again_and_again(cloud: StandIn) -> None:
