@@ -146,21 +146,21 @@ class Lab:
             hosts = [host for host in sorted(zone_of) if zone_of[host] == zone]
             turn = cycle([host for nth, host in enumerate(hosts) for _ in range(len(hosts) - nth)])
             wanted |= {server: next(turn) for server in self.movable() if zone_of[where[server]] == zone}
-        begin = time.time() - 1
+        self.until(self.idle, 240)
         for _ in range(3):  # Nova may refuse one while it is busy with others
             late = [server for server, at in self.where().items() if wanted.get(server, at) != at]
             for server in late:
                 body = {"os-migrateLive": {"host": wanted[server], "block_migration": "auto"}}
                 self.nova("POST", f"/servers/{server}/action", body)
-            self.until(lambda: self.still(begin), 240)
+            self.until(self.idle, 240)
             self.mend()
+            self.until(self.idle, 240)
         here = self.where()
         assert {server: here[server] for server in wanted} == wanted
 
-    def still(self, since: float = 0.0) -> bool:
-        """Whether no migration that changed since then is under way."""
-        ended = {"completed", "confirmed", "error", "failed", "cancelled", "reverted"}
-        return all(one["status"] in ended for one in self.migrations(since))
+    def idle(self) -> bool:
+        """Whether nothing is being done to any server."""
+        return not any(one["OS-EXT-STS:task_state"] for one in self.servers().values())
 
     def mend(self) -> None:
         """Servers that a dead host left in ERROR are active again, as an operator would have it."""

@@ -64,6 +64,7 @@ def model() -> ClusterModel:
             "disk_gb": [1.0, 2.0, 4.0, 1.0],
             "state": ["active", "stopped", "active", "error"],
             "project": ["p1", "p2", "p1", "p1"],
+            "flavor_specs": ["{}", '{"hw:cpu_policy": "dedicated"}', "{}", "{}"],
             "metadata": ['{"a": "1"}', "{}", '{"a": "1"}', "{}"],
             "locked": [True, False, False, False],
             "pinned_zone": ["", "nova", "", ""],
@@ -94,7 +95,8 @@ def test_values_have_watchers_names_and_types() -> None:
     assert rows[2] == {
         "server_uuid": "v1", "server_watcher_exclude": False, "server_name": "one", "server_state": "stopped",
         "server_memory": 1024, "server_disk": 2, "server_vcpus": 2, "server_metadata": {}, "server_project_id": "p2",
-        "server_locked": False, "server_pinned_az": "nova", "server_flavor_extra_specs": {},
+        "server_locked": False, "server_pinned_az": "nova",
+        "server_flavor_extra_specs": {"hw:cpu_policy": "dedicated"},
         "node_uuid": "h2", "node_hostname": "gamma", "node_status": "enabled", "node_disabled_reason": None,
         "node_state": "up", "node_memory": 16383, "node_memory_mb_reserved": 512, "node_disk": 37,
         "node_disk_gb_reserved": 0, "node_vcpus": 4, "node_vcpu_reserved": 0, "node_memory_ratio": 1.5,

@@ -59,6 +59,7 @@ def test_a_hundred_hosts_are_read_in_few_calls_and_again_in_fewer() -> None:
 
 
 def test_rows_are_those_that_nova_accounts_with(cloud: StandIn) -> None:
+    cloud.servers[3]["flavor"]["extra_specs"] = {"trait:FAST": "required"}
     inventory = read(driver_to(cloud))
     host = inventory.hosts.to_pylist()[0]
     assert (host["vcpus"], host["vcpu_reserved"], host["vcpu_ratio"]) == (32, 2, 4)
@@ -67,6 +68,7 @@ def test_rows_are_those_that_nova_accounts_with(cloud: StandIn) -> None:
     assert rows["vm-1"]["disk_gb"] == 20 + 5 + 2, "swap counts in whole GB"
     assert rows["vm-5"]["disk_gb"] == 5 + 2, "it boots from a volume"
     assert rows["vm-7"]["locked"]
+    assert (rows["vm-3"]["flavor_specs"], rows["vm-4"]["flavor_specs"]) == ('{"trait:FAST": "required"}', "{}")
     assert rows["vm-9"]["pinned_zone"] == "az-1"
     assert rows["vm-0"]["group"] == rows["vm-1"]["group"] == uuid_of(3, 0) != rows["vm-2"]["group"]
     storage = StorageModel.from_arrow(*inventory.storage)

@@ -66,6 +66,9 @@ def test_a_resize_that_is_taken_back_and_a_lock_are_seen() -> None:
     bigger = {"nova_object.data": {"name": "m2", "vcpus": 4, "memory_mb": 2048, "root_gb": 10}}
     apply(made, "instance.resize_finish.end", instance(0, 1, flavor=bigger))
     assert made.instances[uuid_of(2, 0)]["vcpus"] == 4
+    fast = {"nova_object.data": {**bigger["nova_object.data"], "extra_specs": {"trait:FAST": "required"}}}
+    apply(made, "instance.resize_finish.end", instance(0, 1, flavor=fast))
+    assert made.instances[uuid_of(2, 0)]["flavor_specs"] == '{"trait:FAST": "required"}'
     apply(made, "instance.resize_revert.end", instance(0, 0))
     assert made.instances[uuid_of(2, 0)]["vcpus"] == 2
     apply(made, "instance.lock", instance(0, 0, locked=True))

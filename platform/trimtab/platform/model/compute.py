@@ -66,6 +66,7 @@ class InstanceState(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
+TEXTS = ("project", "flavor", "flavor_specs", "metadata", "created")  # columns of the instances
 STATES = tuple(state.wire for state in InstanceState)
 
 
@@ -128,6 +129,7 @@ class ClusterModel:
     state: npt.NDArray[np.int8]
     project: Codes
     flavor: Codes
+    flavor_specs: Codes
     metadata: Codes
     locked: Bools
     excluded: Bools
@@ -275,7 +277,7 @@ class ClusterModel:
             instance_names=self.instance_names.take(pa.array(rows)),
             host_of=position[self.host_of[rows]],
             **{name: getattr(self, name)[rows] for name in of_instance},
-            **{name: getattr(self, name).take(rows) for name in ("project", "flavor", "metadata", "created")},
+            **{name: getattr(self, name).take(rows) for name in TEXTS},
             rules=tuple(rule for rule in rules if rule is not None),
         )
 
@@ -331,6 +333,7 @@ class ClusterModel:
             state=state,
             project=v.codes("project"),
             flavor=v.codes("flavor"),
+            flavor_specs=v.json_objects("flavor_specs"),
             metadata=v.json_objects("metadata"),
             locked=v.flags("locked"),
             excluded=np.zeros(len(v), bool),
@@ -368,6 +371,7 @@ class ClusterModel:
             "state": pa.array(np.array(STATES, dtype=object)[self.state], pa.string()),
             "project": self.project.texts(),
             "flavor": self.flavor.texts(),
+            "flavor_specs": self.flavor_specs.texts(),
             "metadata": self.metadata.texts(),
             "locked": self.locked,
             "pinned_zone": Codes(self.pinned_zone, self.zone.names).texts(),

@@ -79,7 +79,7 @@ def flat(model: ClusterModel) -> Flat:
         "server_project_id": _of_codes(model.project, order, ""),
         "server_locked": model.locked[order].tolist(),
         "server_pinned_az": _of_codes(Codes(model.pinned_zone, model.zone.names), order, ""),
-        "server_flavor_extra_specs": [{}] * len(order),  # the model knows flavors by name, not what is in them
+        "server_flavor_extra_specs": _objects(model.flavor_specs, order),
     }
     return Flat(nodes, servers, at[order].tolist())
 

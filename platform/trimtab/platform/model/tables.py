@@ -48,6 +48,7 @@ INSTANCE_COLUMNS: Mapping[str, tuple[pa.DataType, Any]] = {
     "state": (pa.string(), "active"),
     "project": (pa.string(), ""),
     "flavor": (pa.string(), ""),
+    "flavor_specs": (pa.string(), "{}"),  # JSON object: the flavor's extra specs
     "metadata": (pa.string(), "{}"),  # JSON object
     "locked": (pa.bool_(), False),
     "pinned_zone": (pa.string(), ""),  # the zone asked for at boot; "" = any

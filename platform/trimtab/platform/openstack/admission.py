@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ def ask_of(book: Book, server_id: str) -> Ask | None:
     row = book.instances.get(server_id)
     if row is None:
         return None
-    specs = book.specs.get(server_id, {})
+    specs: Mapping[str, str] = json.loads(row["flavor_specs"])
     dedicated = specs.get("hw:cpu_policy") == "dedicated"
     amounts = {
         "PCPU" if dedicated else "VCPU": math.ceil(row["vcpus"]),

@@ -101,6 +101,7 @@ def instance_row(server: Mapping[str, Any], host_uuid: str | None, group: str) -
         "state": state if state in STATES else "error",
         "project": server.get("tenant_id") or "",
         "flavor": flavor.get("original_name") or "",
+        "flavor_specs": json.dumps(flavor.get("extra_specs") or {}, sort_keys=True),
         "metadata": json.dumps(server.get("metadata") or {}, sort_keys=True),
         "locked": bool(server.get("locked")),
         "pinned_zone": server.get("pinned_availability_zone") or "",

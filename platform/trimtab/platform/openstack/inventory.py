@@ -47,7 +47,6 @@ class Book:
     hosts: dict[str, compute.Row] = field(default_factory=dict)
     instances: dict[str, compute.Row] = field(default_factory=dict)
     groups: list[compute.Row] = field(default_factory=list)
-    specs: dict[str, Mapping[str, str]] = field(default_factory=dict)  # extra specs of flavors, by uuid of the instance
     names: dict[str, Host] = field(default_factory=dict)  # by uuid of the host
     storage: tuple[pa.Table, pa.Table, pa.Table, pa.Table] | None = None
     metal: pa.Table | None = None
@@ -63,7 +62,7 @@ class Book:
         """What datasources must know of it."""
         hosts = ((host.uuid, (host.hypervisor, host.service)) for host in self.names.values())
         sizes = {uuid: Size(row["vcpus"], row["memory_mb"], row["disk_gb"]) for uuid, row in self.instances.items()}
-        return Known.of(hosts, sizes)
+        return Known.of(hosts, sizes, {uuid: str(row["name"]) for uuid, row in self.instances.items()})
 
     def host_of(self, service: str, hypervisor: str = "") -> str | None:
         """The uuid of the host that runs a compute service; None when there is none (or it is a metal node)."""
@@ -237,8 +236,6 @@ def _instances(book: Book, servers: Iterable[Mapping[str, Any]], group_of: Mappi
             notes.append(f"instance {one.get('id')} is left out, it cannot be understood: {error!r}")
             continue
         book.instances[row["uuid"]] = row
-        if specs := one["flavor"].get("extra_specs"):
-            book.specs[row["uuid"]] = specs
 
 
 def _take(book: Book, name: str, found: Any, faults: list[tuple[str, str]]) -> None:

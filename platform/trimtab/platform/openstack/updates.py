@@ -83,7 +83,7 @@ def _instance(book: Book, data: Mapping[str, Any]) -> bool:
         return book.instances.pop(uuid, None) is not None
     old = book.instances.get(uuid, {})
     flavor = data["flavor"]["nova_object.data"]
-    state = OTHER_STATES.get(state, state)
+    state, specs = OTHER_STATES.get(state, state), flavor.get("extra_specs")
     swap_gb = math.ceil(float(flavor.get("swap") or 0) / 1024)
     root_gb = float(flavor.get("root_gb") or 0) if data.get("image_uuid") else 0.0
     row: Row = {
@@ -99,6 +99,7 @@ def _instance(book: Book, data: Mapping[str, Any]) -> bool:
         "state": state if state in STATES else "error",
         "project": data.get("tenant_id") or "",
         "flavor": flavor.get("name") or "",
+        "flavor_specs": old.get("flavor_specs", "{}") if specs is None else json.dumps(specs, sort_keys=True),
         "metadata": json.dumps(data.get("metadata") or {}, sort_keys=True),
         "locked": bool(data.get("locked", old.get("locked", False))),
         "created": old.get("created") or data.get("created_at") or "",
