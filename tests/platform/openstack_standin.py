@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -38,6 +38,7 @@ class StandIn:
         self.latency_s = 0.0
         self.fail: dict[str, list[int]] = {}  # path -> statuses to answer with before the real answer
         self.tokens: list[str] = []
+        self.also: dict[str, str] = {}  # other services in the catalogue: their addresses by type
         self.stumbled_over: set[str] = set()  # revoked tokens that only those whom Nova asks know to be
         self._turn = threading.Lock()
         self.generation = dict.fromkeys(range(hosts), 1)
@@ -295,16 +296,15 @@ class StandIn:
                 "type": kind,
                 "name": kind,
                 "id": kind,
-                "endpoints": [
-                    {"id": kind, "interface": "public", "region": "r", "region_id": "r", "url": f"{self.url}/{path}"}
-                ],
+                "endpoints": [{"id": kind, "interface": "public", "region": "r", "region_id": "r", "url": url}],
             }
-            for kind, path in (
-                ("identity", "identity/v3"),
-                ("compute", "compute/v2.1"),
-                ("placement", "placement"),
-                ("block-storage", "volume/v3"),
-                ("baremetal", "baremetal/v1"),
+            for kind, url in (
+                ("identity", f"{self.url}/identity/v3"),
+                ("compute", f"{self.url}/compute/v2.1"),
+                ("placement", f"{self.url}/placement"),
+                ("block-storage", f"{self.url}/volume/v3"),
+                ("baremetal", f"{self.url}/baremetal/v1"),
+                *self.also.items(),
             )
         ]
         body = {
@@ -334,8 +334,21 @@ class StandIn:
         }  # fmt: skip
 
 
+class Served(Protocol):
+    """What answers over HTTP, and is told where."""
+
+    url: str
+
+    def routes(self) -> list[Route]:
+        """All paths that are answered."""
+        ...
+
+
+AnyServed = TypeVar("AnyServed", bound=Served)
+
+
 @contextlib.contextmanager
-def on_loopback(cloud: StandIn) -> Iterator[StandIn]:
+def on_loopback(cloud: AnyServed) -> Iterator[AnyServed]:
     """Serve it on a free port of this machine."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

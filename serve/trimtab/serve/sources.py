@@ -17,6 +17,7 @@ from trimtab.platform.openstack.rest import Rest
 from trimtab.platform.settings import GrafanaSettings, PrometheusSettings, Settings
 
 TIMEOUT_S = 60.0
+CONNECT_S = 5.0  # a host that is gone is noticed long before a slow query is given up
 
 
 def sources_of(settings: Settings, rest: Rest, known: Callable[[], Known]) -> Ordered:
@@ -51,7 +52,11 @@ def _behind(rest: Rest, name: str, service_type: str, interface: str, region: st
     async def door(fresh: bool) -> tuple[str, Mapping[str, str]]:
         return await rest.door(service_type, interface.removesuffix("URL"), region, fresh=fresh)
 
-    return Asking(name, httpx.AsyncClient(timeout=TIMEOUT_S), door)
+    return Asking(name, httpx.AsyncClient(timeout=_patience(TIMEOUT_S)), door)
+
+
+def _patience(query_s: float) -> httpx.Timeout:
+    return httpx.Timeout(query_s, connect=min(query_s, CONNECT_S))
 
 
 def _client(told: PrometheusSettings) -> httpx.AsyncClient:
@@ -64,7 +69,7 @@ def _client(told: PrometheusSettings) -> httpx.AsyncClient:
         auth=(told.username, password) if told.username else None,
         verify=str(told.cafile) if told.cafile else True,
         cert=(str(told.certfile), str(told.keyfile)) if told.certfile and told.keyfile else None,
-        timeout=told.timeout_s,
+        timeout=_patience(told.timeout_s),
     )
 
 
@@ -74,6 +79,8 @@ def _grafana(told: GrafanaSettings, known: Callable[[], Known]) -> Grafana:
     metrics = {name: Asked(*(one[name] for one in maps)) for name in whole if told.translator_map[name] == "influxdb"}
     token = told.token.get_secret_value() if told.token else ""
     client = httpx.AsyncClient(
-        base_url=told.base_url or "", headers={"Authorization": f"Bearer {token}"}, timeout=told.http_timeout
+        base_url=told.base_url or "",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=_patience(told.http_timeout),
     )
     return Grafana(Asking("grafana", client, at_most=8), known, metrics, told.retention_periods)

@@ -79,8 +79,8 @@ def real(settings: Settings) -> World:
         return partial(measured_on_record, ours, driver.moves)
 
     every = settings.collect_interval_s
-    # The last sample of a time has to be over, and collected.
-    return World(driver, sources, clock, every, measuring, late_s=STEP_S + every, follow=follow)
+    # The last sample of a time has to be over, settled (see Gnocchi), and collected.
+    return World(driver, sources, clock, every, measuring, late_s=2 * STEP_S + every, follow=follow)
 
 
 async def _follow(there: OpenStackSettings, driver: OpenStackDriver, collector: Collector) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 STEP_S: Final = 300  # of samples, s
 AGGREGATED: Final = pa.schema([("need", pa.int32()), ("resource", pa.string()), ("value", pa.float64())])
 SAMPLES: Final = pa.schema([("resource", pa.string()), ("at", pa.float64()), ("value", pa.float64())])
-ODD: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError)  # what an answer raises that is not as it should be
+# What an answer raises that is not as it should be.
+ODD: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 
 
 def aggregated(answers: Sequence[Mapping[str, float]]) -> pa.Table:

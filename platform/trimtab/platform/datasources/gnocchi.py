@@ -72,6 +72,7 @@ class Gnocchi:
         """`known` tells who is who at the moment."""
         self.asking, self.known = asking, known
         self._unfit: dict[_Question, tuple[float, frozenset[str]]] = {}  # until when; ids of Gnocchi's resources
+        self._listing = asyncio.Lock()
 
     def offers(self, metric: str) -> bool:
         """Whether this metric can be asked for at all."""
@@ -127,12 +128,14 @@ class Gnocchi:
         found: dict[str, list[tuple[float, float]]] = {}
         for answer in parts:
             try:
-                of = {one["id"]: one.get(field) or one["id"] for one in answer.get("references") or ()}
+                of = {str(one["id"]): str(one.get(field) or one["id"]) for one in answer.get("references") or ()}
                 measures = dict(answer.get("measures") or {})
             except ODD as error:
-                raise DatasourceError(f"gnocchi answered with something that cannot be understood: {error!r}") from error
+                raise DatasourceError(
+                    f"gnocchi answered with something that cannot be understood: {error!r}"
+                ) from error
             for resource, measured in measures.items():
-                uuid = uuid_of.get(of.get(resource, resource))
+                uuid = uuid_of.get(of.get(str(resource), str(resource)))
                 if uuid is None or found.get(uuid):  # a stranger, or a host's second resource
                     continue
                 try:
@@ -151,14 +154,16 @@ class Gnocchi:
         Gnocchi refuses a question as a whole where one of many resources keeps the metric in other steps, or has not
         the aggregate. Then it is asked once which they are, and again without them.
         """
-        until, unfit = self._unfit.get(question, (0.0, frozenset()))
-        if self.asking.now() >= until:
-            unfit = frozenset()
-        search: dict[str, Any] = {"in": {field: list(names)}}
+        unfit = self._known_unfit(question)
         for again in (False, True):
+            search: dict[str, Any] = {"in": {field: [name for name in names if name not in unfit]}}
+            if not search["in"][field]:
+                return {}
+            if unfit and field != "id":
+                search = {"and": [search, {"not": {"in": {"id": sorted(unfit)}}}]}
             body = {
                 "resource_type": "generic",
-                "search": {"and": [search, {"not": {"in": {"id": sorted(unfit)}}}]} if unfit else search,
+                "search": search,
                 "operations": ["metric", question.metric, question.method],
             }
             params = {
@@ -174,12 +179,18 @@ class Gnocchi:
                     return {}  # none of these resources has the metric
                 if again or error.status not in (400, 404):
                     raise
-                unfit = await self._those_unfit(question)
+                async with self._listing:  # others may have been refused the same at the same time
+                    if (unfit := self._known_unfit(question) - unfit) == frozenset():
+                        unfit = await self._those_unfit(question)
                 if not unfit:
                     raise
             else:
                 return answer
         raise AssertionError("answered or refused")
+
+    def _known_unfit(self, question: _Question) -> frozenset[str]:
+        until, found = self._unfit.get(question, (0.0, frozenset()))
+        return found if self.asking.now() < until else frozenset()
 
     async def _those_unfit(self, question: _Question) -> frozenset[str]:
         """The resources that have the metric, but not in these steps or not this aggregate; remembered for an hour."""

@@ -21,10 +21,19 @@ class Known:
 
     hosts: Mapping[str, str] = field(default_factory=dict)  # name -> uuid
     instances: Mapping[str, Size] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)  # of instances, by uuid; their owners choose them
 
     @classmethod
-    def of(cls, hosts: Iterable[tuple[str, Iterable[str]]], instances: Mapping[str, Size]) -> Known:
-        """`hosts` are uuids with their names, whose short forms count too where no other host has the same."""
+    def of(
+        cls,
+        hosts: Iterable[tuple[str, Iterable[str]]],
+        instances: Mapping[str, Size],
+        called: Mapping[str, str] | None = None,
+    ) -> Known:
+        """`hosts` are uuids with their names, whose short forms count too where no other host has the same.
+
+        `called` are the names of instances, by uuid.
+        """
         named: dict[str, str] = {}
         short: dict[str, set[str]] = {}
         for uuid, names in hosts:
@@ -35,7 +44,7 @@ class Known:
         for name, uuids in short.items():
             if len(uuids) == 1:
                 named.setdefault(name, next(iter(uuids)))
-        return cls(named, instances)
+        return cls(named, instances, called or {})
 
     def host(self, name: str) -> str | None:
         """The uuid of a host by what a metric calls it: its name, or that with a domain or port behind it."""

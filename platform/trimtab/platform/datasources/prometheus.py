@@ -7,6 +7,7 @@ greatest and the least over the window in steps of a minute (Watcher's were over
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
@@ -14,10 +15,13 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
-from trimtab.platform.datasources.answers import SAMPLES, STEP_S, aggregated
+from trimtab.platform.datasources.answers import ODD, SAMPLES, STEP_S, aggregated
 from trimtab.platform.datasources.asking import Asking
 from trimtab.platform.datasources.known import Known
+from trimtab.platform.errors import DatasourceError
 from trimtab.platform.snapshot import Need
+
+log = logging.getLogger(__name__)
 
 POINTS: Final = 10_000  # Prometheus refuses more than 11,000 points a series
 OVER_TIME: Final = {"mean": "avg", "max": "max", "min": "min", "count": "avg"}  # Watcher takes count as mean, too
@@ -55,10 +59,10 @@ class Prometheus:
         return aggregated(answers)
 
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
-        """Means over whole steps of five minutes that begin in start <= at < end."""
+        """Means over whole steps of five minutes that begin at `start_s` or later and are over by `end_s`."""
         known = self.known()
         first = math.ceil(start_s / STEP_S) * STEP_S
-        last = math.ceil(end_s / STEP_S) * STEP_S - STEP_S  # begins before the end; what is still to come is missing
+        last = math.floor(end_s / STEP_S) * STEP_S - STEP_S  # of the step that is not over half the truth would be kept
         resources: list[str] = []
         moments: list[np.ndarray] = []
         values: list[np.ndarray] = []
@@ -67,18 +71,20 @@ class Prometheus:
             for begin in range(first, last + 1, POINTS * STEP_S):
                 end = min(begin + (POINTS - 1) * STEP_S, last)
                 # What a step holds is known when it is over.
-                answer = await self._get(
-                    "/api/v1/query_range", query=query, start=begin + STEP_S, end=end + STEP_S, step=STEP_S
-                )
-                for series in answer:
-                    resource = self._resource(series["metric"], metric, known)
+                for series in await self._range(query, begin + STEP_S, end + STEP_S):
+                    try:
+                        resource = self._resource(series["metric"], metric, known)
+                        points = np.array(series["values"], dtype=float)  # text among the numbers is read as numbers
+                        at, measured = points[:, 0] - STEP_S, points[:, 1]
+                    except ODD as error:
+                        log.warning("a series of %s by %s cannot be understood: %r", metric, self.name, error)
+                        continue
                     if resource is None:
                         continue
-                    points = np.array(series["values"], dtype=float)  # text among the numbers is read as numbers
-                    told = _as_asked(points[:, 1], metric, resource, known)
+                    told = _as_asked(measured, metric, resource, known)
                     fine = np.isfinite(told)
                     resources += [resource] * int(fine.sum())
-                    moments.append(points[fine, 0] - STEP_S)
+                    moments.append(at[fine])
                     values.append(told[fine])
         none = np.empty(0)
         return pa.table(
@@ -100,10 +106,14 @@ class Prometheus:
             return given
         found: dict[str, float] = {}
         for series in await self._get("/api/v1/query", query=self._query(need), time=at):
-            resource = self._resource(series["metric"], need.metric, known)
+            try:
+                resource, value = self._resource(series["metric"], need.metric, known), float(series["value"][1])
+            except ODD as error:
+                log.warning("a series of %s by %s cannot be understood: %r", need.metric, self.name, error)
+                continue
             if resource is None:
                 continue
-            told = float(_as_asked(np.array([float(series["value"][1])]), need.metric, resource, known)[0])
+            told = float(_as_asked(np.array([value]), need.metric, resource, known)[0])
             if math.isfinite(told):
                 found[resource] = told
         return found
@@ -146,16 +156,29 @@ class Prometheus:
         uuid = labels.get(self.instance_label, "")
         return uuid if uuid in known.instances else None
 
-    async def _get(self, path: str, **params: Any) -> list[dict[str, Any]]:
+    async def _range(self, query: str, start: int, end: int) -> list[Any]:
+        """The series of a query at each step from start to end."""
+        return await self._get("/api/v1/query_range", query=query, start=start, end=end, step=STEP_S)
+
+    async def _get(self, path: str, **params: Any) -> list[Any]:
         answer = await self.asking.get(path, **params)
-        found: list[dict[str, Any]] = answer["data"]["result"]
+        try:
+            found = answer["data"]["result"]
+        except ODD as error:
+            raise DatasourceError(f"{self.name} answered {path} without a result: {str(answer)[:300]}") from error
+        if not isinstance(found, list):
+            raise DatasourceError(f"{self.name} answered {path} with something that is no list of series")
         return found
 
 
 class Aetos(Prometheus):
-    """Prometheus' API behind Keystone."""
+    """Prometheus' API behind Keystone, as far as Aetos has it: it knows no `query_range`."""
 
     name: ClassVar[str] = "aetos"
+
+    async def _range(self, query: str, start: int, end: int) -> list[Any]:
+        # A subquery is reckoned at whole multiples of its step, at both ends of what it covers: one second less.
+        return await self._get("/api/v1/query", query=f"({query})[{end - start + STEP_S - 1}s:{STEP_S}s]", time=end)
 
 
 def _as_asked(values: np.ndarray, metric: str, resource: str, known: Known) -> np.ndarray:
