@@ -159,7 +159,7 @@ def test_requests_have_ids_browsers_their_answers_and_proxies_their_say(whole: W
         assert "access-control-allow-origin" not in evil.headers
 
 
-def test_the_command_line_shows_a_token(whole: Whole) -> None:
+def test_the_command_line_shows_a_token_or_signs_in(whole: Whole, keystone: Keystone) -> None:
     def trimtab(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("TRIMTAB_", "OS_"))}
         return subprocess.run(
@@ -171,6 +171,10 @@ def test_the_command_line_shows_a_token(whole: Whole) -> None:
     told = trimtab("audit", "list", "--json", TRIMTAB_TOKEN=whole.tokens["admin"])
     assert told.returncode == 0, told.stderr
     assert [audit["name"] for audit in json.loads(told.stdout)] == ["small"]
+    project = {"OS_PROJECT_NAME": "admin", "OS_USER_DOMAIN_ID": "default", "OS_PROJECT_DOMAIN_ID": "default"}
+    as_admin = {"OS_AUTH_URL": keystone.url, "OS_USERNAME": "admin", "OS_PASSWORD": keystone.passwords["admin"]}
+    told = trimtab("audit", "list", "--json", TRIMTAB_TOKEN="one that ended", **as_admin, **project)
+    assert told.returncode == 0, told.stderr
     told = trimtab("audit", "list")
     assert told.returncode == 1
     assert "export TRIMTAB_TOKEN=" in told.stderr

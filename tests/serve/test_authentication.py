@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from tests.platform.openstack_standin import StandIn, on_loopback
 from tests.serve.conftest import on_a_socket
 from typer.testing import CliRunner
 
@@ -495,6 +496,35 @@ async def test_the_command_line_and_the_client_show_a_token(idle: Any, keystone:
         assert "audit:get_all" in str(refused.exception)
         with Client(url, token="tok-admin") as client:
             assert await asyncio.to_thread(client.all, "audits") == []
+
+
+async def test_the_command_line_signs_in_as_the_environment_says(idle: Any, keystone: Keystone, tmp_path: Path) -> None:
+    keystone.issue("token-0", "admin")  # what the stand-in gives to the first who signs in
+    app = create_app(replace(idle.app.state.backend, settings=settings_for(keystone, tmp_path)))
+
+    def told(url: str, **more: str) -> Any:
+        return CliRunner().invoke(command_line, ["audit", "list", "--json"], env={"TRIMTAB_URL": url, **more})
+
+    async with on_a_socket(app) as url:
+        with on_loopback(StandIn(1, 1)) as cloud:
+            clouds = tmp_path / "clouds.yaml"
+            auth = {
+                "auth_url": f"{cloud.url}/identity/v3", "username": "u", "password": "secret", "project_name": "p",
+                "user_domain_name": "Default", "project_domain_name": "Default",
+            }  # fmt: skip
+            clouds.write_text(json.dumps({"clouds": {"ours": {"auth": auth, "region_name": "r"}}}))
+            signed = {"OS_CLIENT_CONFIG_FILE": str(clouds), "OS_CLOUD": "ours"}
+            assert (await asyncio.to_thread(told, url, **signed)).output == "[]\n"
+            assert cloud.calls["/identity/v3/auth/tokens"] == 1
+            with Client(url, token="one-that-ended", sign_in=lambda: "token-0") as client:
+                assert await asyncio.to_thread(client.all, "audits") == []
+            unknown = await asyncio.to_thread(told, url, **{**signed, "OS_CLOUD": "nowhere"})
+        gone = await asyncio.to_thread(told, url, **signed)
+    assert isinstance(unknown.exception, Forbidden)
+    assert "nowhere" in str(unknown.exception)
+    assert isinstance(gone.exception, Forbidden)
+    assert "Keystone gives no token" in str(gone.exception)
+    assert "secret" not in str(gone.exception)
 
 
 # -- secrets --------------------------------------------------------------------------------------------------------

@@ -17,15 +17,37 @@ Body = dict[str, Any]
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "SUPERSEDED", "DELETED"})
 STATUS: Mapping[int, type[TrimtabError]] = {400: InvalidInput, 403: Forbidden, 404: NotFound, 409: Conflict}
 UNKNOWN = "a token of Keystone's that is still valid"
+HOW = "set OS_CLOUD or the other OS_* variables, or export TRIMTAB_TOKEN=$(openstack token issue -f value -c id)"
 
 
 class Unreachable(TrimtabError):
     """Nothing answers at the address of the API."""
 
 
+def token_of_environment() -> str | None:
+    """A fresh token for who OS_CLOUD (with clouds.yaml) or the other OS_* variables name; None when they name nobody.
+
+    Raises:
+        Forbidden: Keystone does not answer, or refuses; the message has its words.
+    """
+    if not {"OS_CLOUD", "OS_AUTH_URL"} & os.environ.keys():
+        return None
+    # Imported here: openstacksdk takes a while, and most commands do without.
+    from keystoneauth1.exceptions import ClientException
+    from openstack.config import OpenStackConfig
+    from openstack.exceptions import SDKException
+
+    try:
+        token: str | None = OpenStackConfig().get_one().get_session().get_token()
+    except (ClientException, SDKException) as error:
+        raise Forbidden(f"Keystone gives no token to who the OS_* variables name: {error}") from error
+    return token
+
+
 class Client:
     """Talks to one Trimtab; with a token of Keystone's, which may also be in the environment variable TRIMTAB_TOKEN.
 
+    Without one, or when it is over, it signs in as OS_CLOUD or the other OS_* variables say, if the API asks for that.
     OS_CACERT names the certificates that the API's own is checked against, where the machine's do not know it.
 
     Raises (all methods):
@@ -33,7 +55,14 @@ class Client:
         404, 409).
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:9322", timeout_s: float = 60.0, token: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:9322",
+        timeout_s: float = 60.0,
+        token: str | None = None,
+        sign_in: Callable[[], str | None] = token_of_environment,
+    ) -> None:
+        self._sign_in = sign_in
         headers = {"OpenStack-API-Version": "infra-optim latest"}
         if token := token or os.environ.get("TRIMTAB_TOKEN"):
             headers["X-Auth-Token"] = token
@@ -49,14 +78,12 @@ class Client:
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         """One request; the decoded body, or the bytes of one that is no JSON."""
-        try:
-            answer = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise Unreachable(f"nothing answers at {self.url}: start it with `trimtab up` ({error})") from error
+        answer = self._send(method, path, **options)
+        if answer.status_code == httpx.codes.UNAUTHORIZED and (token := self._sign_in()):
+            self._http.headers["X-Auth-Token"] = token
+            answer = self._send(method, path, **options)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
-            raise Forbidden(
-                f"{self.url} asks for {UNKNOWN}: export TRIMTAB_TOKEN=$(openstack token issue -f value -c id)"
-            )
+            raise Forbidden(f"{self.url} asks for {UNKNOWN}: {HOW}")
         if answer.status_code >= 400:
             raise STATUS.get(answer.status_code, TrimtabError)(_fault(answer))
         if not answer.content:
@@ -64,6 +91,12 @@ class Client:
         if answer.headers["content-type"].startswith("application/json"):
             return answer.json()
         return answer.content
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise Unreachable(f"nothing answers at {self.url}: start it with `trimtab up` ({error})") from error
 
     def all(self, collection: str, *, detail: bool = False, **filters: Any) -> list[Body]:
         """All objects of a collection: goals, strategies, scoring_engines, audit_templates, audits, actions, ..."""
