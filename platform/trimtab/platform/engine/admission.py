@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from trimtab.platform.contracts import Goal, Wanted
 from trimtab.platform.engine.exploration import Proposed, try_all
@@ -18,6 +19,7 @@ from trimtab.platform.trial import Tried
 
 log = logging.getLogger(__name__)
 
+Key = TypeVar("Key", int, str)
 MAINTAINING = "watcher_maintaining"
 OPENS = {"change_nova_service_state": "enabled", "change_node_power_state": "on"}
 
@@ -68,28 +70,66 @@ async def refusals(parts: Parts, frozen: Frozen, entry: Entry) -> dict[int, str]
     return {row: answer for row, answer in zip(wanted, answers, strict=True) if answer}
 
 
-def wanted_of(model: ClusterModel, plan: Plan) -> dict[int, Wanted]:
-    """The migrations of a plan to hosts it names, by row of the instance.
+class Move(NamedTuple, Generic[Key]):
+    """One migration of a plan, stored or only planned; "" where the destination is the cloud's choice.
+
+    `parents` are keys of other actions, `needs_room`: some of them must have made room first.
+    """
+
+    key: Key
+    server_id: str
+    source: str
+    destination: str
+    parents: Sequence[Key]
+    needs_room: bool
+
+
+def questions(moves: Sequence[Move[Key]], opened: Set[str]) -> dict[Key, Wanted]:
+    """What to ask the cloud about migrations to named hosts, by key.
 
     One that waits for others to leave its destination is not for now. Hosts that the plan opens first are left out:
     what they are like by then nobody can tell.
+
+    Args:
+        moves: all migrations of a plan.
+        opened: hosts that the plan opens.
     """
-    opened = {
-        str(action.parameters.get("resource_name") or action.parameters.get("resource_id"))
-        for action in plan.actions
-        if OPENS.get(action.action_type) == action.parameters.get("state")
+    leaves = {move.key: move.source for move in moves}
+    return {
+        move.key: Wanted(
+            move.server_id,
+            move.destination,
+            not move.needs_room and all(leaves.get(parent) != move.destination for parent in move.parents),
+        )
+        for move in moves
+        if move.destination and move.destination not in opened
     }
-    wanted: dict[int, Wanted] = {}
-    for action in plan.actions:
-        if action.instance < 0 or action.destination < 0:
-            continue
-        host = model.host_name(action.destination)
-        if host in opened:
-            continue
-        leaving = [p for p in action.parents if plan.actions[p].instance >= 0]
-        now = not action.needs_room_of and all(plan.actions[p].source != action.destination for p in leaving)
-        wanted[action.instance] = Wanted(model.instance_id(action.instance), host, now)
-    return wanted
+
+
+def opens(action_type: str, parameters: Mapping[str, Any]) -> str:
+    """The host that an action opens for instances; "" when it opens none."""
+    if OPENS.get(action_type, "") != parameters.get("state"):
+        return ""
+    return str(parameters.get("resource_name") or parameters.get("resource_id"))
+
+
+def wanted_of(model: ClusterModel, plan: Plan) -> dict[int, Wanted]:
+    """What to ask the cloud about a plan, by row of the instance; see `questions`."""
+    name, ident = model.host_name, model.instance_id
+    moves = [
+        Move(
+            n,
+            ident(action.instance),
+            name(action.source) if action.source >= 0 else "",
+            name(action.destination) if action.destination >= 0 else "",
+            action.parents,
+            bool(action.needs_room_of),
+        )
+        for n, action in enumerate(plan.actions)
+        if action.instance >= 0
+    ]
+    opened = {opens(action.action_type, action.parameters) for action in plan.actions}
+    return {plan.actions[n].instance: one for n, one in questions(moves, opened).items()}
 
 
 async def without(parts: Parts, goal: Goal, frozen: Frozen, entry: Entry, refused: dict[int, str]) -> Entry:

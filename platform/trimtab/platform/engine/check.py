@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trimtab.platform import rules
-from trimtab.platform.contracts import Wanted
-from trimtab.platform.engine.admission import OPENS, kept_open, refusals, without
+from trimtab.platform.engine.admission import Move, kept_open, opens, questions, refusals, without
 from trimtab.platform.engine.afterwards import goal_of, models_of, tried
 from trimtab.platform.engine.exploration import Proposed, explanations
 from trimtab.platform.engine.parts import Frozen, Parts
@@ -192,26 +191,26 @@ async def _refused(
     parts: Parts, model: ClusterModel, actions: Sequence[Action], stale: Mapping[str, Stale]
 ) -> dict[str, Stale]:
     """What the cloud has against the moves that hold."""
-    opened = {
-        str(action.input_parameters.get("resource_name"))
+    moves = [
+        Move(
+            action.uuid,
+            str(wanted["resource_id"]),
+            str(wanted["source_node"]),
+            str(wanted.get("destination_node") or ""),
+            action.parents,
+            bool(action.needs_room_of),
+        )
         for action in actions
-        if OPENS.get(action.action_type) == action.input_parameters.get("state")
-    }
-    leaves = {
-        action.uuid: action.input_parameters["source_node"] for action in actions if action.action_type == "migrate"
-    }
-    asked: dict[str, Wanted] = {}
-    for action in actions:
-        to = action.input_parameters.get("destination_node")
-        if action.action_type != "migrate" or action.uuid in stale or to is None or to in opened:
-            continue
-        now = not action.needs_room_of and all(leaves.get(parent) != to for parent in action.parents)
-        asked[action.uuid] = Wanted(str(action.input_parameters["resource_id"]), str(to), now)
+        if action.action_type == "migrate"
+        for wanted in [action.input_parameters]
+    ]
+    opened = {opens(action.action_type, action.input_parameters) for action in actions}
+    asked = {uuid: one for uuid, one in questions(moves, opened).items() if uuid not in stale}
     if not asked:
         return {}
-    moves = {action.uuid: _understood(model, action)[1] for action in actions if action.uuid in asked}
+    steps = {action.uuid: _understood(model, action)[1] for action in actions if action.uuid in asked}
     answers = zip(asked, await parts.refusals(list(asked.values())), strict=True)
-    return {uuid: Stale(why, move) for uuid, why in answers if why and isinstance(move := moves[uuid], Migrate)}
+    return {uuid: Stale(why, step) for uuid, why in answers if why and isinstance(step := steps[uuid], Migrate)}
 
 
 def mended(model: ClusterModel, actions: Sequence[Action], stale: Mapping[str, Stale]) -> tuple[list[Step], list[str]]:
