@@ -1,13 +1,14 @@
 """A real OpenStack control plane of small size on this machine, as tests look at it and disturb it.
 
-The folder that TRIMTAB_LAB names has a `clouds.yaml` with a cloud `lab` (an administrator's), and `run/NAME.pid` of
-every service's process: `nova-api`, and `compute-HOST` of each host. Prometheus listens on port 29090 and RabbitMQ on
-25672 (user and password `lab`; Nova's exchange `nova`, topic `nova.versioned_notifications`).
+The folder that TRIMTAB_LAB names has a `clouds.yaml` with a cloud `lab` (an administrator's), `run/NAME.pid` of every
+service's process (`nova-api`, and `compute-HOST` of each host), and `etc/nova` and `etc/cinder`. Prometheus listens on
+port 29090, RabbitMQ on 25672 (user and password `lab`; Nova's exchange `nova`, topic `nova.versioned_notifications`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -21,7 +22,8 @@ import psutil
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-USER, PASSWORD = "trimtab-tests", "trimtab-tests"
+USER, PASSWORD = "trimtab-optimizer", "trimtab-optimizer"
+ROLES = ("service", "optimizer")
 NEW = "lab.small"
 
 
@@ -87,12 +89,20 @@ class Lab:
     # -- what tests make -----------------------------------------------------------------------------------------
 
     def make_user(self) -> None:
-        """A user of Trimtab's own, administrator of the project `admin`."""
+        """A user of Trimtab's own with the least roles, and the policies for it, as the page on deploying has them."""
         identity = self.cloud.identity
-        if not list(identity.users(name=USER)):
-            (project,), (role,) = identity.projects(name="admin"), identity.roles(name="admin")
-            user = identity.create_user(name=USER, password=PASSWORD, default_project_id=project.id)
-            identity.assign_project_role_to_user(project, user, role)
+        for role in ROLES:
+            if not list(identity.roles(name=role)):
+                identity.create_role(name=role)
+        (project,) = identity.projects(name="service")
+        user = next(iter(identity.users(name=USER)), None) or identity.create_user(name=USER, password=PASSWORD)
+        for role in ROLES:
+            identity.assign_project_role_to_user(project, user, next(iter(identity.roles(name=role))))
+        page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
+        for service, text in re.findall(r"```yaml\n# (\w+)'s policy.yaml\n(.*?)```", page, re.DOTALL):
+            file = self.folder / "etc" / service.lower() / "policy.yaml"
+            if not file.exists() or file.read_text() != text:
+                file.write_text(text)
 
     def make_endpoint(self, url: str) -> None:
         """The catalogue's service `infra-optim` is here now."""
@@ -146,15 +156,15 @@ class Lab:
             hosts = [host for host in sorted(zone_of) if zone_of[host] == zone]
             turn = cycle([host for nth, host in enumerate(hosts) for _ in range(len(hosts) - nth)])
             wanted |= {server: next(turn) for server in self.movable() if zone_of[where[server]] == zone}
-        self.until(self.idle, 240)
+        self.until(self.idle, 600)
         for _ in range(3):  # Nova may refuse one while it is busy with others
             late = [server for server, at in self.where().items() if wanted.get(server, at) != at]
             for server in late:
                 body = {"os-migrateLive": {"host": wanted[server], "block_migration": "auto"}}
                 self.nova("POST", f"/servers/{server}/action", body)
-            self.until(self.idle, 240)
+            self.until(self.idle, 600)
             self.mend()
-            self.until(self.idle, 240)
+            self.until(self.idle, 600)
         here = self.where()
         assert {server: here[server] for server in wanted} == wanted
 
@@ -231,7 +241,9 @@ def clouds_yaml(lab: Lab, into: Path) -> Path:
     text = lab.clouds.read_text()
     first = text.split("  lab-system:")[0]
     into.write_text(
-        first.replace("username: admin", f"username: {USER}").replace("password: lab", f"password: {PASSWORD}")
+        first.replace("username: admin", f"username: {USER}")
+        .replace("password: lab", f"password: {PASSWORD}")
+        .replace("project_name: admin", "project_name: service")
     )
     return into
 
@@ -258,5 +270,5 @@ def options_of(lab: Lab, file: Path) -> Mapping[str, str]:
         "TRIMTAB_KEYSTONE_AUTHTOKEN__AUTH_URL": str(lab.cloud.config.get_auth_args()["auth_url"]),
         "TRIMTAB_KEYSTONE_AUTHTOKEN__USERNAME": USER,
         "TRIMTAB_KEYSTONE_AUTHTOKEN__PASSWORD": PASSWORD,
-        "TRIMTAB_KEYSTONE_AUTHTOKEN__PROJECT_NAME": "admin",
+        "TRIMTAB_KEYSTONE_AUTHTOKEN__PROJECT_NAME": "service",
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.lab.cloud import PASSWORD, USER, Lab, clouds_yaml, folder_of_lab, options_of
+from tests.lab.cloud import Lab, clouds_yaml, folder_of_lab, options_of
 from tests.peers import server
 from tests.peers.shells import Access, Shell
 from tests.peers.workers import Worker
@@ -77,8 +77,9 @@ def openstack(lab: Lab, trimtab: OnLab) -> Iterator[Shell]:
     nursery = Worker("client", "shell_nursery.py")
     auth = lab.cloud.config.get_auth_args()
     options = {
-        "OS_AUTH_URL": auth["auth_url"], "OS_USERNAME": USER, "OS_PASSWORD": PASSWORD, "OS_PROJECT_NAME": "admin",
-        "OS_USER_DOMAIN_NAME": "Default", "OS_PROJECT_DOMAIN_NAME": "Default", "OS_IDENTITY_API_VERSION": "3",
+        "OS_AUTH_URL": auth["auth_url"], "OS_USERNAME": auth["username"], "OS_PASSWORD": auth["password"],
+        "OS_PROJECT_NAME": auth["project_name"], "OS_USER_DOMAIN_NAME": "Default",
+        "OS_PROJECT_DOMAIN_NAME": "Default", "OS_IDENTITY_API_VERSION": "3",
     }  # fmt: skip
     yield Shell(nursery, Access(watcher=options, openstack=options), "openstack", "1.latest")
     nursery.close()
