@@ -1,7 +1,7 @@
 """Gnocchi as a datasource: one question a metric for some hundred resources, by its dynamic aggregates.
 
-Metrics and units are those of Watcher's Gnocchi datasource. A value is the aggregate over the whole window; Watcher
-took the last granule of it, which is the same where the window is one granule, as by default.
+Metrics and units are those of Watcher's Gnocchi datasource. A value is the aggregate over all granules that the window
+touches; Watcher took the last of them.
 """
 
 from __future__ import annotations
