@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -52,7 +55,35 @@ def _behind(rest: Rest, name: str, service_type: str, interface: str, region: st
     async def door(fresh: bool) -> tuple[str, Mapping[str, str]]:
         return await rest.door(service_type, interface.removesuffix("URL"), region, fresh=fresh)
 
-    return Asking(name, httpx.AsyncClient(timeout=_patience(TIMEOUT_S)), door)
+    session = rest.connection.session  # whom the cloud's own services are trusted by
+    client = httpx.AsyncClient(verify=_trust(name, session.verify, session.cert), timeout=_patience(TIMEOUT_S))
+    return Asking(name, client, door)
+
+
+def _trust(name: str, verify: bool | str | Path | None, cert: Any) -> ssl.SSLContext | bool:
+    """How TLS is spoken with a backend.
+
+    Args:
+        name: of the datasource, for messages.
+        verify: whether its certificate is checked, or the file of certificates it is checked against; None: as usual.
+        cert: our own certificate: a file, or a pair of it and its key.
+
+    Raises:
+        InvalidInput: a file is not there or has no certificate.
+    """
+    if verify in (True, None) and not cert:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=None if isinstance(verify, bool | None) else str(verify))
+        if cert:
+            context.load_cert_chain(
+                *([str(cert)] if isinstance(cert, str | Path) else [one and str(one) for one in cert])
+            )
+    except OSError as error:  # ssl's own errors, too
+        raise InvalidInput(f"the certificates for {name} cannot be used: {error}") from error
+    if verify is False:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _patience(query_s: float) -> httpx.Timeout:
@@ -67,8 +98,7 @@ def _client(told: PrometheusSettings) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=base,
         auth=(told.username, password) if told.username else None,
-        verify=str(told.cafile) if told.cafile else True,
-        cert=(str(told.certfile), str(told.keyfile)) if told.certfile and told.keyfile else None,
+        verify=_trust("prometheus", told.cafile, (told.certfile, told.keyfile) if told.certfile else None),
         timeout=_patience(told.timeout_s),
     )
 
