@@ -25,6 +25,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     made.make_user()
     made.enable_all()
     made.mend()
+    made.heal()
     made.unbalance()
     return made
 
