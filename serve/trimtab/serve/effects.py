@@ -25,6 +25,7 @@ from trimtab.simulator.recorded import Switch, score_recorded
 from trimtab.simulator.score import Window
 
 Measure = Callable[[float, float, float], Awaitable[Score]]
+HOUR_S = 3600
 # Actions that turn something of a host on or off, and whether that is its power.
 SWITCHES = {"change_nova_service_state": False, "change_node_power_state": True}
 
@@ -107,9 +108,11 @@ async def measured_on_record(
     """
     over = start_s + horizon_s
     now, migrations = await ours.model(), await moves(start_s)
-    first = math.floor(start_s / STEP_S) * STEP_S
+    first = int(start_s // STEP_S * STEP_S)
     cpu_pct = np.full((math.ceil((over - first) / STEP_S), now.instances), np.nan, np.float32)
-    fill(cpu_pct, await ours.recorder.samples("instance_cpu_usage", "instance", first, over), now, first)
+    for begin in range(first, math.ceil(over), HOUR_S):  # a day of a large cloud is too much for one answer
+        end = min(begin + HOUR_S, over)
+        fill(cpu_pct, await ours.recorder.samples("instance_cpu_usage", "instance", begin, end), now, first)
     switches = [
         Switch(action.finished_at.timestamp(), str(wanted["resource_name"]), SWITCHES[action.action_type], on)
         for action in await ours.store.list(Action, {"action_type": list(SWITCHES), "state": ActionState.SUCCEEDED})
