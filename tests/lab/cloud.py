@@ -12,7 +12,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -268,6 +269,33 @@ class Lab:
             assert time.monotonic() < deadline, "it never happened"
             time.sleep(0.3)
         return found
+
+
+def migrate(lab: Lab, server: str, to: str, *, kind: str = "live") -> dict[str, Any]:
+    """An action as the actuator takes it."""
+    here = lab.where()[server]
+    return {
+        "action_type": "migrate",
+        "resource_id": server,
+        "input_parameters": {"migration_type": kind, "source_node": here, "destination_node": to},
+    }
+
+
+def elsewhere(lab: Lab, servers: Iterable[str], avoid: Iterable[str] = ()) -> dict[str, str]:
+    """Another host of the same zone for each server, in turn."""
+    services = lab.nova("GET", "/os-services", binary="nova-compute")["services"]
+    zone = {one["host"]: one["zone"] for one in services}
+    where, taken, found = lab.where(), Counter[str](), {}
+    for server in servers:
+        hosts = [h for h in sorted(zone) if zone[h] == zone[where[server]] and h != where[server] and h not in avoid]
+        found[server] = min(hosts, key=lambda host: taken[host])
+        taken[found[server]] += 1
+    return found
+
+
+def begun(lab: Lab, since: float) -> Counter[str]:
+    """How often each server was asked to move since then, according to Nova."""
+    return Counter(one["instance_uuid"] for one in lab.migrations(since))
 
 
 def clouds_yaml(lab: Lab, into: Path) -> Path:

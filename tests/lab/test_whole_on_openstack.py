@@ -12,38 +12,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.lab.cloud import Lab
+from tests.lab.cloud import Lab, begun, elsewhere, migrate
 from tests.lab.conftest import OnLab
 from tests.peers.shells import Shell
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
-
-
-def migrate(lab: Lab, server: str, to: str, *, kind: str = "live") -> dict[str, Any]:
-    """An action as the actuator takes it."""
-    here = lab.where()[server]
-    return {
-        "action_type": "migrate",
-        "resource_id": server,
-        "input_parameters": {"migration_type": kind, "source_node": here, "destination_node": to},
-    }
-
-
-def elsewhere(lab: Lab, servers: Iterable[str], avoid: Iterable[str] = ()) -> dict[str, str]:
-    """Another host of the same zone for each server, in turn."""
-    services = lab.nova("GET", "/os-services", binary="nova-compute")["services"]
-    zone = {one["host"]: one["zone"] for one in services}
-    where, taken, found = lab.where(), Counter[str](), {}
-    for server in servers:
-        hosts = [h for h in sorted(zone) if zone[h] == zone[where[server]] and h != where[server] and h not in avoid]
-        found[server] = min(hosts, key=lambda host: taken[host])
-        taken[found[server]] += 1
-    return found
-
-
-def begun(lab: Lab, since: float) -> Counter[str]:
-    """How often each server was asked to move since then, according to Nova."""
-    return Counter(one["instance_uuid"] for one in lab.migrations(since))
 
 
 def _is_on(lab: Lab, server: str, host: str) -> bool:
