@@ -74,7 +74,8 @@ class Grafana:
         if asked is None:
             return {}
         resources = self._resources(need.kind, asked.attribute)
-        queries = [_query(need, asked, name, self._retention(need.window_s)) for name in resources.values()]
+        retention = self._retention(need.window_s)
+        queries = [_query(need, asked, name, retention) for name in resources.values()]
         parts = await asyncio.gather(*(self._values(need, asked, some) for some in _together(queries)))
         values = [value for part in parts for value in part]
         return {uuid: value for uuid, value in zip(resources, values, strict=True) if value is not None}
