@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from tests.platform.openstack_standin import StandIn, on_loopback, uuid_of
@@ -115,5 +116,30 @@ def test_what_happens_while_the_cloud_is_read_is_not_lost() -> None:
             driver.hear("instance.delete.end", moved)
             assert driver.changed.is_set()
             assert driver.news().instances.num_rows == 3
+
+        asyncio.run(story())
+
+
+def test_what_was_told_before_the_cloud_was_read_changes_nothing() -> None:
+    """A queue that nobody emptied while Trimtab was away is not what happens now."""
+    with on_loopback(StandIn(2, 4)) as cloud:
+        driver = driver_to(cloud)
+        moved = instance(0, 1, host="cmp-001", node="cmp-001.example", display_name="vm-0")
+        event = "instance.live_migration_post_dest.end"
+
+        async def story() -> None:
+            began = time.time()
+            reading = asyncio.create_task(driver.inventory())
+            await asyncio.sleep(0)
+            driver.hear(event, moved, began - 3600)
+            inventory = await reading
+            driver.hear(event, moved, began - 60)
+            assert not driver.changed.is_set()
+            assert {row["node"] for row in inventory.instances.to_pylist() if row["name"] == "vm-0"} == {uuid_of(1, 0)}
+            driver.hear(event, moved, time.time())
+            assert driver.changed.is_set()
+            assert {row["node"] for row in driver.news().instances.to_pylist() if row["name"] == "vm-0"} == {
+                uuid_of(1, 1)
+            }
 
         asyncio.run(story())

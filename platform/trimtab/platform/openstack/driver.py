@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -40,6 +41,7 @@ ENDED: Final = {
     "failed": "failed",
     "cancelled": "aborted",
 }
+SKEW_S: Final = 5.0  # how much the clocks of the cloud's hosts may differ from ours
 ONE_BY_ONE: Final = 24  # more servers than this are cheaper read from the list of all
 
 
@@ -52,31 +54,36 @@ class OpenStackDriver:
         self.reader = Reader(rest)
         self.book = Book()
         self.changed = asyncio.Event()  # set by `hear`, cleared by whoever takes the news
-        self._reading = False
+        self._read_at = -math.inf  # when the reading of what is in the book began
+        self._reading_since: float | None = None
         self._heard: list[tuple[str, Mapping[str, Any]]] = []
         self._known: tuple[Book, Known] | None = None
 
     async def inventory(self) -> Inventory:
         """Hosts, instances and server groups, storage and metal, in few calls; see `Reader.read`."""
         at = self.now()
-        self._reading, self._heard = True, []
+        self._reading_since, self._heard = at, []
         try:
             book = await self.reader.read()
         finally:
-            self._reading = False
+            self._reading_since = None
         for event_type, payload in self._heard:  # the lists may have been read before it happened
             updates.apply(book, event_type, payload)
         self.changed.clear()
         if book.storage is None and "storage" in dict(book.faults):
             book.storage = self.book.storage
-        self.book = book
+        self.book, self._read_at = book, at
         return book.inventory(at)
 
-    def hear(self, event_type: str, payload: Mapping[str, Any]) -> None:
-        """Something happened in the cloud: see `updates.apply`. Told while the cloud is read it counts afterwards."""
-        if self._reading:
+    def hear(self, event_type: str, payload: Mapping[str, Any], told_at: float = math.inf) -> None:
+        """Something happened in the cloud: see `updates.apply`. Told while the cloud is read it counts afterwards.
+
+        What was told before the cloud was read is in what was read: a queue that nobody has emptied for an hour would
+        put things back to where they were. `told_at` is in seconds since the epoch.
+        """
+        if self._reading_since is not None and told_at >= self._reading_since - SKEW_S:
             self._heard.append((event_type, payload))
-        if updates.apply(self.book, event_type, payload):
+        if told_at >= self._read_at - SKEW_S and updates.apply(self.book, event_type, payload):
             self.changed.set()
 
     def news(self) -> Inventory:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from trimtab.platform.errors import InvalidInput
+from trimtab.platform.openstack.moments import seconds_of
 from trimtab.platform.openstack.updates import TOLD
 
 log = logging.getLogger(__name__)
 
-Hear = Callable[[str, Mapping[str, Any]], None]
+Hear = Callable[[str, Mapping[str, Any], float], None]
 EXCHANGES: Final = ("nova", "openstack")
 
 
@@ -53,14 +55,18 @@ class Listener:
         self._server: Any = None
 
     def start(self, loop: asyncio.AbstractEventLoop, hear: Hear) -> None:
-        """Listen; `hear` is called in the loop with type and payload of everything that may change the model."""
+        """Listen; `hear` is called in the loop with all that may change the model: type, payload, and when it was told.
+
+        The last is in seconds since the epoch, inf when the message does not say.
+        """
 
         class Endpoint:
             """What oslo.messaging calls, in a thread of its own, by a message's priority."""
 
-            def info(self, _context: Any, _publisher: str, event_type: str, payload: Any, _metadata: Any) -> None:
+            def info(self, _context: Any, _publisher: str, event_type: str, payload: Any, metadata: Any) -> None:
                 if event_type in TOLD and isinstance(payload, Mapping):
-                    loop.call_soon_threadsafe(hear, event_type, payload)
+                    told_at = seconds_of(metadata.get("timestamp"), math.inf)
+                    loop.call_soon_threadsafe(hear, event_type, payload, told_at)
 
         self._server = self._messaging.get_notification_listener(
             self._transport, self._targets, [Endpoint()], executor="threading", pool=self._pool or None
