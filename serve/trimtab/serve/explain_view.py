@@ -66,9 +66,9 @@ def _lines(row: Body) -> Iterator[RenderableType]:
         sent = f" and sends {row['gib']:.1f} GiB" if row["gib"] else ""
         yield f"[dim]takes about {row['duration_s']:.0f} s{sent}[/dim]"
     counted = (("waits for room of", row["needs_room_of"]), ("awaited by", row["awaited_by"]))
-    waits = [f"{word} {len(others)}" for word, others in counted if others]
+    waits = [f"{word} {len(others)} other action{'s' if len(others) > 1 else ''}" for word, others in counted if others]
     if waits:
-        yield f"[dim]{', '.join(waits)} other actions[/dim]"
+        yield f"[dim]{', '.join(waits)}[/dim]"
 
 
 def _hosts(row: Body) -> Table:
