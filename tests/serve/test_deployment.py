@@ -93,7 +93,7 @@ def test_every_line_of_the_environment_sets_something_that_is_read(tmp_path: Pat
     lines = [line.removeprefix("#") for line in text_of("environment").splitlines() if re.match(r"#?[A-Z_]+=", line)]
     names = {line.partition("=")[0] for line in lines}
     of_others = {name for name in names if not name.startswith("TRIMTAB_")}
-    assert of_others == {"OS_CLIENT_CONFIG_FILE", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
+    assert of_others == {"OS_CLIENT_CONFIG_FILE", "RAY_AUTH_TOKEN_PATH"}
     environ = dict(line.split("=", 1) for line in lines if line.startswith("TRIMTAB_") and not line.endswith("="))
     (tmp_path / "trimtab.toml").touch()
     configured = read(config=tmp_path / "trimtab.toml", environ=environ)
@@ -148,6 +148,14 @@ def test_the_pod_starts_a_command_that_exists() -> None:
     shell = shutil.which("bash")
     if shell is not None:
         subprocess.run([shell, "-n"], input=script, text=True, timeout=60, check=True)
+
+
+def test_ray_asks_for_a_token_wherever_it_is_deployed() -> None:
+    assert ("Environment", "RAY_AUTH_MODE=token") in unit()
+    assert re.search(r"^ENV .*\bRAY_AUTH_MODE=token\b", text_of("Containerfile").replace("\\\n", ""), re.MULTILINE)
+    given = {one["name"]: one.get("value", one.get("valueFrom")) for one in container()["env"]}
+    assert given["RAY_AUTH_MODE"] == "token"
+    assert given["RAY_AUTH_TOKEN"]["secretKeyRef"]["key"] in manifests()["Secret"]["stringData"]
 
 
 # -- Kubernetes --------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 # Serve and FastAPI are imported where they are used: every actor's process imports this module, few need those.
 
 APPLICATION = "trimtab"
+PORT_S = 20.0  # how long Serve's proxy on a cluster that goes on may take to end
 FOLD_S = 10.0  # how long the way down waits for the records' file
 ESTATE = "estate"  # folder of an imported model, below the data folder
 
@@ -373,12 +374,16 @@ def _world(settings: Settings) -> World:
 
 
 class Running(NamedTuple):
-    """Addresses of a running Trimtab, and its simulated cloud for those who are in the same program."""
+    """Addresses of a running Trimtab, and its simulated cloud for those who are in the same program.
+
+    It lives for as long as somebody has this: Ray ends actors that nobody holds.
+    """
 
     api_url: str
     dashboard_url: str
     ask_cloud: Callable[..., Any]
     ray_address: str
+    parts: Sequence[Any]
 
 
 def _discreetly(build: Callable[..., Any], settings: Settings, *args: Any) -> Any:
@@ -404,19 +409,30 @@ def deploy(settings: Settings) -> Running:
     """Start (or join) Ray, the actors and the Serve application; returns when the API answers.
 
     Raises:
-        Conflict: the API's port is taken. TrimtabError: Ray did not start it, or what one of the actors says.
+        Conflict: the API's port is taken, or another Trimtab runs on the cluster.
+        TrimtabError: Ray did not start it, or what one of the actors says.
     """
     from ray import serve
 
-    from trimtab.serve.deployments import Api, Applier
+    from trimtab.serve.deployments import LIGHT, Api, Applier
 
+    stop_ray: Any = ray.shutdown  # untyped
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     dashboard = local_ray.start(settings.ray, actors.NAMESPACE)
-    with socket.socket() as probe:
-        if probe.connect_ex((settings.host, settings.port)) == 0 and APPLICATION not in _serving():
-            raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    state = actors.start(actors.State, partial(_discreetly, build_state, settings))
+    try:
+        state = actors.start(actors.State, partial(_discreetly, build_state, settings))
+    except Conflict:
+        stop_ray()  # else what the other one runs would be taken for ours, and stopped
+        raise
+    patience_s = 0.0
+    if settings.ray.address is not None:
+        # What one that was killed left has the address, the settings and the code of then.
+        if others := _stop_serving():
+            raise Conflict(f"Ray Serve runs {', '.join(others)} on this cluster: give Trimtab a cluster of its own")
+        patience_s = PORT_S
+    if not _falls_free(settings.host, settings.port, patience_s):
+        raise Conflict(f"port {settings.port} is taken: choose another with --port or stop what listens there")
     cloud = (
         actors.start(actors.Cloud, partial(_discreetly, build_cloud, settings))
         if settings.driver == "simulated"
@@ -433,10 +449,12 @@ def deploy(settings: Settings) -> Running:
         serve.start(proxy_location="HeadOnly", http_options=_http_options(settings), logging_config=QUIET)
         for answer in ray.get(pings):
             actors.answered(answer)  # says why one of them cannot start
+        here = {**LIGHT, "resources": {_home(): 0.001}}
         api: Any = Api  # deployments: Serve's decorators are not typed
         applier: Any = Applier
-        application = api.bind(
-            partial(_discreetly, build_backend, settings), applier.bind(partial(_discreetly, apply_forever, settings))
+        application = api.options(ray_actor_options=here).bind(
+            partial(_discreetly, build_backend, settings),
+            applier.options(ray_actor_options=here).bind(partial(_discreetly, apply_forever, settings)),
         )
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
     except RayError as error:
@@ -452,19 +470,41 @@ def deploy(settings: Settings) -> Running:
         f"http://{dashboard}" if dashboard else "off",
         ask_cloud,
         ray.get_runtime_context().gcs_address,
+        parts,
     )
+
+
+def _falls_free(host: str, port: int, within_s: float) -> bool:
+    """Whether nobody listens at this address, now or soon."""
+    deadline = time.monotonic() + within_s
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex((host, port)) != 0:
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.2)
 
 
 def ask_store(ray_address: str, method: str, *args: Any, **kwargs: Any) -> Any:
     """Call a method of the store of the Trimtab that runs on this Ray cluster, from a process that is no part of it."""
     stop_ray: Any = ray.shutdown  # untyped
+    local_ray.join(ray_address, actors.NAMESPACE)
     try:
-        ray.init(address=ray_address, namespace=actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         return actors.ask_now(_actor("state"), "store", method, *args, **kwargs)
     except (RayError, ConnectionError) as error:
         raise TrimtabError(f"the running Trimtab did not answer: {error}") from error
     finally:
         stop_ray()
+
+
+def _home() -> str:
+    """The resource that only this node of the cluster has: its replicas stay here, as the actors do."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes: Any = ray.nodes  # untyped
+    (node,) = [node for node in nodes() if node["NodeID"] == here]
+    (name,) = {f"node:{node['NodeManagerAddress']}"} & node["Resources"].keys()
+    return name
 
 
 QUIET = {"enable_access_log": False, "log_level": "WARNING"}
@@ -479,15 +519,29 @@ def _serving() -> set[str]:
         return set()
 
 
+def _stop_serving() -> list[str]:
+    """End the application in order, and Serve, which else keeps the port for as long as its Ray goes on.
+
+    Returns:
+        Applications of others, for whom Serve goes on, listening where they said.
+    """
+    from ray import serve
+
+    serving = _serving()
+    if APPLICATION in serving:
+        serve.delete(APPLICATION)
+    stop: Any = serve.shutdown  # untyped
+    if not (others := sorted(serving - {APPLICATION})):
+        stop()
+    return others
+
+
 def shutdown() -> None:
     """Stop the application, the actors and (when it is local) Ray."""
     if not ray.is_initialized():
         return
-    from ray import serve
-
     stop_ray: Any = ray.shutdown  # untyped
-    if APPLICATION in _serving():
-        serve.delete(APPLICATION)  # replicas end in order; Serve itself ends with Ray
+    _stop_serving()
     for name in ("notifier", "whatifs", "engine", "model", "cloud", "state"):
         try:
             actor = _actor(name)

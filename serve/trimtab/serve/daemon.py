@@ -46,6 +46,12 @@ def running(settings: Settings) -> int | None:
     return None if process is None else int(process.pid)
 
 
+def name_cluster(settings: Settings) -> None:
+    """To be called before Ray is imported: a cluster that is joined gets nothing of what a local Ray gets then."""
+    if settings.ray.address is not None:
+        os.environ["TRIMTAB_RAY__ADDRESS"] = settings.ray.address
+
+
 def ask(settings: Settings, method: str, *args: Any, **kwargs: Any) -> Any:
     """Call a method of the running Trimtab's store, from another process on its machine.
 
@@ -53,12 +59,27 @@ def ask(settings: Settings, method: str, *args: Any, **kwargs: Any) -> Any:
         TrimtabError: it is just starting or ending, or what the store raises.
     """
     try:
-        address = json.loads((settings.data_dir / "ready.json").read_text())["ray"]
+        ready = json.loads((settings.data_dir / "ready.json").read_text())
+        address, signs_in = ready["ray"], ready["signs_in"]
     except (FileNotFoundError, KeyError) as error:
         raise TrimtabError(f"Trimtab on {settings.data_dir} is just starting or ending: ask again") from error
+    name_cluster(settings)
+    for name, value in signs_in.items():
+        os.environ.setdefault(name, value)
     from trimtab.serve import compose
 
     return compose.ask_store(address, method, *args, **kwargs)
+
+
+def _signs_in() -> dict[str, str]:
+    """How this process signs in to Ray: whether with a token, and which file has it. What the token is stays here."""
+    from trimtab.serve import local_ray
+
+    file = local_ray.token_file()
+    found = {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE"), "RAY_AUTH_TOKEN_PATH": None}
+    if found["RAY_AUTH_MODE"] == "token" and file is not None:
+        found["RAY_AUTH_TOKEN_PATH"] = str(file.absolute())
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def up(settings: Settings, console: Console, arguments: Mapping[str, object]) -> None:
@@ -106,8 +127,7 @@ def serve_until_told(settings: Settings, console: Console) -> None:
         Conflict: another supervisor uses the same data folder.
     """
     hide_secrets(settings)
-    if settings.ray.address is not None:
-        os.environ["TRIMTAB_RAY__ADDRESS"] = settings.ray.address  # looked at when Ray is imported
+    name_cluster(settings)
     from trimtab.serve import compose
 
     if (process := _running(settings)) is not None:
@@ -127,7 +147,7 @@ def serve_until_told(settings: Settings, console: Console) -> None:
         listen()  # Ray put its own handlers in place
         addresses = {"api": running.api_url, "dashboard": running.dashboard_url, "ray": running.ray_address}
         part = settings.data_dir / "ready.json.part"
-        part.write_text(json.dumps(addresses))
+        part.write_text(json.dumps({**addresses, "signs_in": _signs_in()}))
         part.rename(settings.data_dir / "ready.json")
         console.print(f"API {addresses['api']}  Ray dashboard {addresses['dashboard']}")
         _watch(told, running.ray_address, LOST_S)
@@ -198,4 +218,3 @@ def stop_on_signal() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")

@@ -74,6 +74,9 @@ def run_demo(
     folder = Path(tempfile.mkdtemp(prefix="trimtab-demo-"))
     cores = max(2, os.cpu_count() or 2)
     settings = settings_of(data_dir=folder, ray={"dashboard": dashboard, "num_cpus": cores})
+    # A Ray of its own, too.
+    os.environ.pop("TRIMTAB_RAY__ADDRESS", None)
+    settings = settings.model_copy(update={"ray": settings.ray.model_copy(update={"address": None})})
     settings = settings.model_copy(update=BRISK if settings.driver == "simulated" else PATIENT)
     if not free_port(settings.port):
         shutil.rmtree(folder, ignore_errors=True)

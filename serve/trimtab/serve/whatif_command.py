@@ -26,6 +26,7 @@ from trimtab.platform.contracts import Ran
 from trimtab.platform.errors import Conflict
 from trimtab.platform.settings import Settings
 from trimtab.platform.store.parts import Results
+from trimtab.serve import daemon
 from trimtab.simulator.whatif import engine
 from trimtab.simulator.whatif.cell_run import Ground, run_cell
 from trimtab.simulator.whatif.cells import Cell
@@ -191,6 +192,7 @@ def runner_of(options: Options, settings: Settings) -> Iterator[engine.Runner]:
         return
 
     def cluster(ground: Ground, cells: Sequence[Cell]) -> AsyncGenerator[list[tuple[int, Ran]], None]:
+        daemon.name_cluster(settings)
         from trimtab.serve import local_ray  # isort: skip (sets what Ray reads when it is imported)
         from trimtab.platform.runtime.cells import on_cluster
 

@@ -24,7 +24,7 @@ from trimtab.platform import engine
 from trimtab.platform import scope as scopes
 from trimtab.platform.collector import Collector
 from trimtab.platform.contracts import Wanted
-from trimtab.platform.errors import CloudUnavailable, TrimtabError
+from trimtab.platform.errors import CloudUnavailable, Conflict, TrimtabError
 from trimtab.platform.model.flat import flat
 from trimtab.platform.publishing import Sent
 from trimtab.platform.records import ActionPlan
@@ -41,6 +41,7 @@ REPEATABLE = frozenset(
     | {"newest_event", "feed", "feed_to", "keep_origin", "origin", "begin", "add", "counts", "table", "series", "page"}
 )
 PATIENCE_S = 60.0
+SUCCESSION_S = 20.0  # how long the actors of a program that has ended may still be there
 
 Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
@@ -106,33 +107,42 @@ class State(Holder):
     """Sole owner of the DuckDB file and of the Parquet folder."""
 
     concurrency = 4
-    at_home = True
 
 
 class Cloud(Holder):
     """The simulated cloud, replayed from its journal."""
 
-    at_home = True
-
 
 def start(cls: type[Any], build: Callable[..., Any], *, retries: int = 0) -> Any:
-    """The actor of this class, by its name: the running one, or a new one; Ray restarts it whenever it dies.
+    """A new actor of this class, by its name; Ray restarts it whenever it dies, for as long as somebody here holds it.
 
-    Whoever is `at_home` has its files on this node of the cluster, and stays here.
+    It stays on this node, where the files are and the clients of its clouds: of other nodes only tasks are asked, which
+    run again elsewhere when a node is lost. It is not detached: a program that is killed takes its actors with it, so
+    that the next one finds nothing of older settings and older code.
+
+    Raises:
+        Conflict: another program on this cluster has an actor of this name, and goes on.
     """
     remote: Any = ray.remote(cls)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return remote.options(
+    made = remote.options(
         name=cls.__name__.lower(),
         namespace=NAMESPACE,
-        get_if_exists=True,
-        lifetime="detached",
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=retries,
         max_concurrency=getattr(cls, "concurrency", 1),
-        scheduling_strategy=here if getattr(cls, "at_home", False) else "DEFAULT",
-    ).remote(build)
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+    )
+    deadline = time.monotonic() + SUCCESSION_S
+    while True:
+        try:
+            return made.remote(build)
+        except ValueError as error:  # the name is taken
+            if time.monotonic() > deadline:
+                raise Conflict(
+                    f"another Trimtab runs on this Ray cluster ({error}): stop it there with `trimtab down`"
+                ) from error
+            time.sleep(0.5)
 
 
 def call_of(actor: Any, held: str, unavailable: type[TrimtabError] = TrimtabError) -> Call:
