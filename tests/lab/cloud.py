@@ -326,7 +326,7 @@ def options_of(lab: Lab, file: Path) -> Mapping[str, str]:
         "TRIMTAB_OPENSTACK__NOTIFICATION_POOL": "trimtab-tests",
         "TRIMTAB_HORIZON_S": "600",
         "TRIMTAB_MIGRATION_INTERVAL_S": "1",
-        "TRIMTAB_MIGRATION_DEADLINE_S": "90",
+        "TRIMTAB_MIGRATION_DEADLINE_S": "180",
         "TRIMTAB_HISTORY_S": "3600",
         "TRIMTAB_AUTH": "keystone",
         "TRIMTAB_KEYSTONE_AUTHTOKEN__AUTH_URL": str(lab.cloud.config.get_auth_args()["auth_url"]),

@@ -382,6 +382,32 @@ async def test_a_collection_in_the_middle_of_a_freeze_does_not_mix_two_moments(s
     assert snapshot.history.end_s <= START_S
 
 
+async def test_news_are_asked_for_when_no_collection_is_under_way(scene: Scene) -> None:
+    """News that are older than what a collection is finding must not come after it."""
+    collector = scene.collector()
+    await collector.collect()
+    asked: list[str] = []
+
+    def news() -> Inventory:
+        asked.append("news")
+        return Inventory(*scene.cloud.inventory())
+
+    async def meanwhile(method: str) -> None:
+        if method == "inventory":
+            asked.append("collection")
+            await asyncio.sleep(0.05)
+        elif asked[-1:] == ["collection"]:
+            asked.append("samples")
+
+    scene.before_answer = meanwhile
+    collecting = asyncio.create_task(collector.collect())
+    await asyncio.sleep(0.01)
+    assert asked == ["collection"]
+    assert await collector.take(news) == 3
+    assert await collecting == 2
+    assert asked == ["collection", "samples", "news"]
+
+
 async def test_two_collections_at_once_take_turns(scene: Scene) -> None:
     collector = scene.collector()
     assert sorted(await asyncio.gather(collector.collect(), collector.collect())) == [1, 2]

@@ -129,6 +129,8 @@ def test_what_was_told_before_the_cloud_was_read_changes_nothing() -> None:
 
         async def story() -> None:
             began = time.time()
+            driver.hear(event, moved, began)
+            assert not driver.changed.is_set(), "nothing was read yet that could have changed"
             reading = asyncio.create_task(driver.inventory())
             await asyncio.sleep(0)
             driver.hear(event, moved, began - 3600)

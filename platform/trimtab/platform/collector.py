@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -119,10 +119,11 @@ class Collector:
         await self._tidy(inventory.at)
         return version
 
-    async def take(self, inventory: Inventory) -> int:
+    async def take(self, news: Callable[[], Inventory]) -> int:
         """Take over what the cloud told between two collections, without new measurements; returns the new version.
 
         Nothing happens before the first collection, or when the last one failed: there is no whole to change a part of.
+        `news` is asked when no collection is under way, else what was true before one would replace what it found.
 
         Raises:
             ModelError: the last good model stays, and the next collection repairs.
@@ -131,6 +132,7 @@ class Collector:
             if self.model is None or self.history is None or self.fault is not None:
                 return self.version
             doubts: list[str] = []
+            inventory = news()
             bare = ClusterModel.from_arrow(inventory.hosts, inventory.instances, inventory.groups)
             model = ruled(bare, self.rules, doubts)
             old = self.history

@@ -97,7 +97,7 @@ async def _follow(there: OpenStackSettings, driver: OpenStackDriver, collector: 
             await driver.changed.wait()
             await asyncio.sleep(there.settle_s)
             try:
-                await collector.take(driver.news())
+                await collector.take(driver.news)
             except TrimtabError as error:
                 log.warning("what Nova told cannot be understood, the next collection repairs: %s", error)
     finally:

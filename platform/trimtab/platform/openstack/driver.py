@@ -54,7 +54,7 @@ class OpenStackDriver:
         self.reader = Reader(rest)
         self.book = Book()
         self.changed = asyncio.Event()  # set by `hear`, cleared by whoever takes the news
-        self._read_at = -math.inf  # when the reading of what is in the book began
+        self._read_at: float | None = None  # when the reading of what is in the book began
         self._reading_since: float | None = None
         self._heard: list[tuple[str, Mapping[str, Any]]] = []
         self._known: tuple[Book, Known] | None = None
@@ -83,7 +83,8 @@ class OpenStackDriver:
         """
         if self._reading_since is not None and told_at >= self._reading_since - SKEW_S:
             self._heard.append((event_type, payload))
-        if told_at >= self._read_at - SKEW_S and updates.apply(self.book, event_type, payload):
+        read = self._read_at is not None and told_at >= self._read_at - SKEW_S
+        if read and updates.apply(self.book, event_type, payload):
             self.changed.set()
 
     def news(self) -> Inventory:
