@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 USER, PASSWORD = "trimtab-optimizer", "trimtab-optimizer"
+ENDED = {"completed", "confirmed", "error", "failed", "cancelled", "reverted"}  # migrations that are over
+QUIET_S = 30.0  # longer than Nova takes from a request to the record of a migration
 ROLES = ("service", "optimizer")
 NEW = "lab.small"
 
@@ -157,26 +160,28 @@ class Lab:
             hosts = [host for host in sorted(zone_of) if zone_of[host] == zone]
             turn = cycle([host for nth, host in enumerate(hosts) for _ in range(len(hosts) - nth)])
             wanted |= {server: next(turn) for server in self.movable() if zone_of[where[server]] == zone}
-        self.until(self.idle, 600)
+        self.until(self.calm, 600)
         for _ in range(3):  # Nova may refuse one while it is busy with others
             late = [server for server, at in self.where().items() if wanted.get(server, at) != at]
             for server in late:
                 body = {"os-migrateLive": {"host": wanted[server], "block_migration": "auto"}}
                 self.nova("POST", f"/servers/{server}/action", body)
-            self.until(self.idle, 600)
-            self.mend()
-            self.until(self.idle, 600)
+            self.until(self.calm, 600)
         here = self.where()
         assert {server: here[server] for server in wanted} == wanted
 
-    def idle(self) -> bool:
-        """Whether nothing is being done to any server."""
+    def calm(self) -> bool:
+        """Whether nothing is being done to any server; puts right what nobody else does."""
+        self.mend()
         return not any(one["OS-EXT-STS:task_state"] for one in self.servers().values())
 
     def mend(self) -> None:
-        """Servers that a dead host left in ERROR are active again, as an operator would have it."""
+        """Servers that trouble left in ERROR, or moving with nobody who moves them, are active again."""
+        moving = {one["instance_uuid"] for one in self.migrations() if one["status"] not in ENDED}
         for uuid, one in self.servers().items():
-            if one["status"] == "ERROR":
+            quiet = time.time() - datetime.fromisoformat(one["updated"]).timestamp() > QUIET_S
+            stuck = one["OS-EXT-STS:task_state"] == "migrating" and uuid not in moving and quiet
+            if one["status"] == "ERROR" or stuck:
                 self.nova("POST", f"/servers/{uuid}/action", {"os-resetState": {"state": "active"}})
                 self.lasting([uuid], None)
             elif one["status"] == "ACTIVE" and one["OS-EXT-STS:power_state"] == 0:  # so a broken migration leaves it
@@ -184,7 +189,7 @@ class Lab:
 
     def heal(self) -> None:
         """Placement and Neutron know every server once, where it is: a host that died during migrations leaves more."""
-        self.until(self.idle, 600)
+        self.until(self.calm, 600)
         servers = self.servers()
         held: dict[str, dict[str, Any]] = {}
         for one in self._placement("GET", "/resource_providers")["resource_providers"]:

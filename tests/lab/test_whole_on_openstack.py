@@ -250,11 +250,17 @@ def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: 
     disturbing.start()
     ended = trimtab.ended(plan, 800)
     disturbing.join(300)
+    lab.until(lab.calm, 300)
+    after, states = lab.where(), trimtab.states(plan)
+    # What Nova was just moving when the token was revoked it may fail to move: it asks Neutron in our name.
+    broken = {one["instance_uuid"] for one in lab.migrations(since) if one["status"] != "completed"}
     messages = [a["status_message"] for a in trimtab.actions(plan["uuid"]) if a["state"] != "SUCCEEDED"]
-    assert ended["state"] == "SUCCEEDED", messages
-    after = lab.where()
-    assert {server: after[server] for server in servers} == to
-    assert {server for server in before if before[server] != after[server]} == set(servers)
+    assert {server for server, state in states.items() if state != "SUCCEEDED"} <= broken, messages
+    assert len(broken) <= len(lab.services()) // 2, "no more than were under way"
+    assert ended["state"] == ("FAILED" if "FAILED" in states.values() else "SUCCEEDED")
+    for server in servers:
+        assert after[server] == (to[server] if states[server] == "SUCCEEDED" else before[server])
+    assert {server for server in before if before[server] != after[server]} <= set(servers)
     assert begun(lab, since) == dict.fromkeys(servers, 1), "nobody moved twice"
     _limits_were_respected(lab.migrations(since), total=20, per_host=1)
 
