@@ -165,12 +165,12 @@ def test_only_one_trimtab_runs_on_a_cluster(cluster: Nodes, program: Program, ap
 
 
 def test_who_is_killed_is_followed_by_another_that_goes_on(cluster: Nodes, program: Program, api: Trimtab) -> None:
-    audit = ended(api, api.post("/v1/audits", CONSOLIDATION))
-    plan = planned(api, audit)
-    until(lambda: any(one["state"] == "SUCCEEDED" for one in api.actions(plan["uuid"])))
+    acts = [{"action_type": "sleep", "input_parameters": {"duration": 8}}]
+    slow = {"goal": "unclassified", "strategy": "actuator", "parameters": {"actions": acts}}
+    plan = planned(api, ended(api, api.post("/v1/audits", {"audit_type": "ONESHOT", **slow})))
+    until(lambda: [one["state"] for one in api.actions(plan["uuid"])] == ["ONGOING"])
     os.kill(program.supervisor().pid, signal.SIGKILL)
     old, new = program.port, free_port()
-    assert api.ask("GET", f"/v1/action_plans/{plan['uuid']}").status_code != 404
     program.config.write_text(program.config.read_text().replace(f"port = {old}\n", f"port = {new}\n"))
     program.port, program.url = new, f"http://127.0.0.1:{new}"
     after = program.up()
@@ -185,14 +185,6 @@ def test_who_is_killed_is_followed_by_another_that_goes_on(cluster: Nodes, progr
     assert old not in ports
 
 
-def test_down_leaves_nothing_on_the_cluster(cluster: Nodes, program: Program, api: Trimtab) -> None:
-    assert api.exists("/v1/audits")
-    assert program.run("down").returncode == 0
-    until(lambda: not cluster.listed("actors", state="ALIVE"))
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", program.port)) != 0
-
-
 def test_a_head_that_is_lost_ends_the_program_and_nothing_stored_is_lost(
     cluster: Nodes, program: Program, api: Trimtab
 ) -> None:
@@ -205,3 +197,11 @@ def test_a_head_that_is_lost_ends_the_program_and_nothing_stored_is_lost(
     cluster.add()  # as systemd does
     again = program.up()
     assert again.get(f"/v1/audit_templates/{made['uuid']}")["name"] == "survivor"
+
+
+def test_down_leaves_nothing_on_the_cluster(cluster: Nodes, program: Program, api: Trimtab) -> None:
+    assert api.exists("/v1/audits")
+    assert program.run("down").returncode == 0
+    until(lambda: not cluster.listed("actors", state="ALIVE"))
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", program.port)) != 0
