@@ -238,6 +238,9 @@ def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: 
     to, since = elsewhere(lab, servers), time.time()
     plan = trimtab.act([migrate(lab, server, to[server]) for server in servers])
     before = lab.where()
+    planned = set(trimtab.states(plan))  # Placement may refuse one or two that the host that died has left traces of
+    assert len(planned) >= 48, trimtab.get(f"/v1/action_plans/{plan['uuid']}/explanation", limit=1)["notes"]
+    servers = [server for server in servers if server in planned]
 
     def trouble() -> None:
         lab.until(lambda: len(begun(lab, since)) >= 10, 300)
@@ -259,7 +262,7 @@ def test_nova_restarted_and_the_token_revoked_in_the_middle_of_fifty_moves(lab: 
     assert len(broken) <= len(lab.services()) // 2, "no more than were under way"
     assert ended["state"] == ("FAILED" if "FAILED" in states.values() else "SUCCEEDED")
     for server in servers:
-        assert after[server] == (to[server] if states[server] == "SUCCEEDED" else before[server])
+        assert after[server] == to[server] or (states[server] != "SUCCEEDED" and after[server] == before[server])
     assert {server for server in before if before[server] != after[server]} <= set(servers)
     assert begun(lab, since) == dict.fromkeys(servers, 1), "nobody moved twice"
     _limits_were_respected(lab.migrations(since), total=20, per_host=1)
