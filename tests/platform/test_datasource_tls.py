@@ -105,7 +105,8 @@ async def test_certificate_and_key_may_be_one_file(guarded: Guarded, tmp_path: P
 
 
 def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.pem", tmp_path):
+    (tmp_path / "text.pem").write_text("no certificate")
+    for path in (tmp_path / "absent.pem", tmp_path / "text.pem"):
         with pytest.raises(InvalidInput, match="the certificates for prometheus cannot be used"):
             prometheus(host="metrics", cafile=path)
 

@@ -16,7 +16,7 @@ import pytest
 from tests.platform.openstack_standin import StandIn, on_loopback, uuid_of
 from tests.platform.test_openstack_inventory import driver_to
 
-from trimtab.platform.clocks import WallClock
+from trimtab.platform.clocks import PacedClock, WallClock
 from trimtab.platform.errors import CloudConflict
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.records import Action, ActionPlan, Audit, Goal, Strategy
@@ -150,21 +150,34 @@ async def test_a_time_that_nobody_measured_is_told_as_such_once(store: Store, cl
     assert found["error"] == "nothing was measured in that time"
 
 
-async def test_a_cloud_too_old_for_the_question_is_no_reason_to_ask_for_ever(store: Store) -> None:
-    start = time.time() - HORIZON_S - 60
-    plan_that_ran(store, start)
+async def test_a_cloud_that_does_not_tell_is_asked_again_now_and_then_and_not_for_ever(store: Store) -> None:
+    begin = time.time() - HORIZON_S - 60
+    plan_that_ran(store, begin)
+    at, asked = [begin + HORIZON_S + 60], list[float]()
 
-    async def clock() -> WallClock:
-        return WallClock()
+    async def clock() -> PacedClock:
+        return PacedClock(at[0], time.time(), 1.0)
 
-    async def measure(*_: float) -> Any:
-        raise CloudConflict("compute answered 400 to GET /os-migrations: no such parameter")
+    async def measure(start: float, *_: float) -> Any:
+        asked.append(start)
+        raise CloudConflict("compute answered 403 to GET /os-migrations: not for you")
 
-    for _ in range(3):
+    async def look() -> ActionPlan:
         await settle(StorePort.direct(store), clock, measure, HORIZON_S, lambda *_, **__: None)
-    (plan,) = store.list(ActionPlan)
+        (plan,) = store.list(ActionPlan)
+        return plan
+
+    for _ in range(4):
+        assert not (await look()).settled
+    assert len(asked) == 1
+    at[0] += 400
+    assert not (await look()).settled
+    assert len(asked) == 2
+    at[0] += HORIZON_S
+    plan = await look()
     assert plan.settled
-    assert "no such parameter" in plan.measured["error"]
+    assert "not for you" in plan.measured["error"]
+    assert "asked_at_s" not in plan.measured
 
 
 async def test_nobody_measures_before_the_last_sample_is_known(store: Store) -> None:

@@ -97,6 +97,18 @@ def test_what_is_odd_in_the_record_is_left_out(small_model: Callable[..., Cluste
     assert timeline.up.all()
 
 
+def test_a_resize_is_over_long_before_somebody_confirms_it(small_model: Callable[..., ClusterModel]) -> None:
+    model = small_model(2, [1, 1])
+    record = [
+        Migration("1", "v0", "host-0", "host-1", "completed", 10.0, 90_000.0, live=False),
+        Migration("2", "v1", "host-0", "host-1", "completed", 5_000.0, 90_000.0, live=False),
+    ]
+    timeline = timeline_of(model, record, [], 1_000.0)
+    assert timeline.host_of.tolist() == [1, 0], "the first one has been there since before"
+    assert [(move.instance, move.stop, move.end) for move in timeline.moves] == [(1, 5_000.0, 5_600.0)]
+    assert timeline.at(5_601.0).host_of.tolist() == [1, 1]
+
+
 def test_a_host_that_was_turned_off_was_on_before(small_model: Callable[..., ClusterModel]) -> None:
     model = small_model(2, [0], host_state=["up", "down"])
     timeline = timeline_of(model, [], [Switch(500.0, "host-1", power=True, on=False)], 50.0)

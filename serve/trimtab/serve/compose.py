@@ -510,13 +510,15 @@ def _home() -> str:
 QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
-def _serving() -> set[str]:
+def _serving() -> set[str] | None:
+    """The applications of Serve on this cluster; None when it does not say."""
     from ray import serve
 
     try:
         return set(serve.status().applications)
-    except Exception:  # noqa: BLE001 (Serve raises various things where it never ran: then nothing is served)
-        return set()
+    except Exception as error:  # noqa: BLE001 (Serve raises various things)
+        log.warning("what Serve runs is not known: %s: %s", type(error).__name__, error)
+        return None
 
 
 def _stop_serving() -> list[str]:
@@ -527,7 +529,8 @@ def _stop_serving() -> list[str]:
     """
     from ray import serve
 
-    serving = _serving()
+    if (serving := _serving()) is None:
+        return []  # who knows for whom it goes on
     if APPLICATION in serving:
         serve.delete(APPLICATION)
     stop: Any = serve.shutdown  # untyped

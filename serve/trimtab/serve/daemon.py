@@ -60,7 +60,7 @@ def ask(settings: Settings, method: str, *args: Any, **kwargs: Any) -> Any:
     """
     try:
         ready = json.loads((settings.data_dir / "ready.json").read_text())
-        address, signs_in = ready["ray"], ready["signs_in"]
+        address, signs_in = ready["ray"], ready.get("signs_in", {})  # one that is older has none
     except (FileNotFoundError, KeyError) as error:
         raise TrimtabError(f"Trimtab on {settings.data_dir} is just starting or ending: ask again") from error
     name_cluster(settings)

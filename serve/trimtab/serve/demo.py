@@ -75,7 +75,8 @@ def run_demo(
     cores = max(2, os.cpu_count() or 2)
     settings = settings_of(data_dir=folder, ray={"dashboard": dashboard, "num_cpus": cores})
     # A Ray of its own, too.
-    os.environ.pop("TRIMTAB_RAY__ADDRESS", None)
+    for name in ("RAY_ADDRESS", "TRIMTAB_RAY__ADDRESS"):
+        os.environ.pop(name, None)
     settings = settings.model_copy(update={"ray": settings.ray.model_copy(update={"address": None})})
     settings = settings.model_copy(update=BRISK if settings.driver == "simulated" else PATIENT)
     if not free_port(settings.port):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from trimtab.platform.clocks import PacedClock, WallClock
 from trimtab.platform.collector import STEP_S, Recorder, fill
 from trimtab.platform.contracts import Migration, Score
 from trimtab.platform.engine import Tell
-from trimtab.platform.errors import CloudConflict, InvalidInput
+from trimtab.platform.errors import InvalidInput, TrimtabError
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.records import Action, ActionPlan
 from trimtab.platform.snapshot import History
@@ -26,6 +27,8 @@ from trimtab.simulator.score import Window
 
 Measure = Callable[[float, float, float], Awaitable[Score]]
 HOUR_S = 3600
+AGAIN_S = 300.0  # until a cloud that did not tell is asked again; given up when a horizon has passed with it
+log = logging.getLogger(__name__)
 # Actions that turn something of a host on or off, and whether that is its power.
 SWITCHES = {"change_nova_service_state": False, "change_node_power_state": True}
 
@@ -79,12 +82,19 @@ async def settle(
             await store.update(ActionPlan, plan.uuid, changes)
             continue
         start, end = plan.measured["started_at_s"], plan.measured["ended_at_s"]
-        if (await clock()).now() >= start + horizon_s + late_s:
-            try:
-                found = asdict(await measure(start, end, horizon_s))
-            except (InvalidInput, CloudConflict) as error:  # never to be had: the cloud does not remember that time
-                found = {"error": str(error)}
-            await store.update(ActionPlan, plan.uuid, {"measured": {**plan.measured, **found}, "settled": True})
+        now, known_at = (await clock()).now(), start + horizon_s + late_s
+        if now < max(known_at, plan.measured.get("asked_at_s", 0.0) + AGAIN_S):
+            continue
+        measured: dict[str, Any] = {"started_at_s": start, "ended_at_s": end}
+        try:
+            changes = {"measured": {**measured, **asdict(await measure(start, end, horizon_s))}, "settled": True}
+        except InvalidInput as error:  # never to be had: the cloud does not remember that time
+            changes = {"measured": {**measured, "error": str(error)}, "settled": True}
+        except TrimtabError as error:  # the cloud is away, or a role is missing: others are not to wait for it
+            log.warning("what action plan %s brought is not measured yet: %s", plan.uuid, error)
+            told = {"error": str(error)} if now >= known_at + horizon_s else {"asked_at_s": now}
+            changes = {"measured": {**measured, **told}, "settled": "error" in told}
+        await store.update(ActionPlan, plan.uuid, changes)
 
 
 async def measured_on_record(

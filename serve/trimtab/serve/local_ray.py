@@ -57,6 +57,7 @@ def start(settings: RaySettings, namespace: str) -> str | None:
         return join(settings.address, namespace)
     make_token()
     where: dict[str, Any] = {
+        "address": "local",  # whatever RAY_ADDRESS says
         "num_cpus": settings.num_cpus,
         "object_store_memory": settings.object_store_mb * 1024 * 1024,
         "include_dashboard": settings.dashboard,

@@ -74,7 +74,9 @@ def _trust(name: str, verify: bool | str | Path | None, cert: Any) -> ssl.SSLCon
     if verify in (True, None) and not cert:
         return True
     try:
-        context = ssl.create_default_context(cafile=None if isinstance(verify, bool | None) else str(verify))
+        trusted = None if isinstance(verify, bool | None) else str(verify)
+        folder = trusted is not None and Path(trusted).is_dir()
+        context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
         if cert:
             context.load_cert_chain(
                 *([str(cert)] if isinstance(cert, str | Path) else [one and str(one) for one in cert])

@@ -20,6 +20,10 @@ from trimtab.simulator.score import Window, score
 from trimtab.simulator.timeline import DOWN, HOST, INSTANCE, UP, Change, Move, Timeline
 from trimtab.simulator.world import burns_cpu
 
+# Nova's record of a cold migration or resize ends when it is confirmed, and of an evacuation when the dead host is
+# back; when the guest was there is not told. It is taken to be down no longer than this.
+COLD_LONGEST_S = 600.0
+
 
 class Switch(NamedTuple):
     """A host, by its name, was changed at a moment: its compute service (`power` false) or its power, on or off."""
@@ -95,7 +99,10 @@ def timeline_of(
 
 
 def _end(one: Migration) -> float:
-    return np.inf if one.ended_at is None else one.ended_at
+    """When the guest was where it is since then, as far as that can be told."""
+    if one.ended_at is None:
+        return np.inf
+    return one.ended_at if one.live else min(one.ended_at, one.started_at + COLD_LONGEST_S)
 
 
 def _move(model: ClusterModel, one: Migration, row: int, source: int, destination: int, *, running: bool) -> Move:

@@ -180,10 +180,11 @@ class Gnocchi:
                 if again or error.status not in (400, 404):
                     raise
                 async with self._listing:  # others may have been refused the same at the same time
-                    if (unfit := self._known_unfit(question) - unfit) == frozenset():
-                        unfit = await self._those_unfit(question)
-                if not unfit:
+                    known = self._known_unfit(question)
+                    fresh = known if known - unfit else await self._those_unfit(question)
+                if not fresh - unfit:
                     raise
+                unfit = fresh
             else:
                 return answer
         raise AssertionError("answered or refused")
