@@ -96,12 +96,13 @@ async def test_samples_come_from_the_first_that_has_some() -> None:
     first, second, third = Source("first", 1, "cpu"), Source("second", 2, "ram"), Source("third", 3, "cpu")
     order = Ordered([first, second, third])
 
-    async def who(metric: str) -> list[float]:
-        found: list[float] = (await order.samples(metric, "host", 0.0, 9.0)).column("value").to_pylist()
+    async def who(metric: str, until: float = 9000.0) -> list[float]:
+        found: list[float] = (await order.samples(metric, "host", 0.0, until)).column("value").to_pylist()
         return found
 
     assert await who("cpu") == [1]
     first.silent = True
+    assert await who("cpu", 600.0) == [], "it may only be late"
     assert await who("cpu") == [3]
     first.dead = True
     assert await who("cpu") == [3]

@@ -8,11 +8,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from trimtab.platform.datasources.answers import AGGREGATED, SAMPLES
+from trimtab.platform.datasources.answers import AGGREGATED, SAMPLES, STEP_S
 from trimtab.platform.errors import DatasourceError
 from trimtab.platform.snapshot import Need
 
 log = logging.getLogger(__name__)
+LATE_S = 3 * STEP_S  # what any of them may lack
 
 
 class Source(Protocol):
@@ -45,6 +46,7 @@ class Ordered:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = tuple(sources)
+        self._gave: dict[tuple[str, str], Source] = {}  # whose samples of a metric and kind were the last
 
     @property
     def name(self) -> str:
@@ -86,7 +88,10 @@ class Ordered:
         return pa.concat_tables([AGGREGATED.empty_table(), *parts])
 
     async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
-        """The raw samples, from the first source that offers the metric and has some."""
+        """The raw samples, from the first source that offers the metric and has some.
+
+        Sources are not equally late: that the one that gave the last ones has nothing new yet is no reason to change.
+        """
         faults: list[str] = []
         answered = False
         for source in self.sources:
@@ -98,6 +103,9 @@ class Ordered:
                 faults.append(str(error))
                 continue
             if found.num_rows:
+                self._gave[metric, kind] = source
+                return found
+            if self._gave.get((metric, kind)) is source and end_s - start_s <= LATE_S:
                 return found
             answered = True
         if faults and not answered:
