@@ -8,32 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.platform.recorder import Recorder
 
 from trimtab.platform.collector import Collector
 from trimtab.platform.contracts import Inventory
-from trimtab.platform.store.measurements import Measurements
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver, local_call
 from trimtab.simulator.truth import CloudSpec
 
 ALL = ("compute", "storage", "baremetal")
 SPEC = CloudSpec(hosts=4, instances=12, seed=5, start_s=20_000 * 86_400.0, speed=0.0, history_s=3600.0)
-
-
-class Recorder:
-    """The Parquet store in this process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.kept = Measurements(folder)
-
-    async def append(self, metric: str, kind: str, table: pa.Table) -> None:
-        self.kept.append(metric, kind, table)
-
-    async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
-        return self.kept.samples(metric, kind, start_s, end_s)
-
-    async def tidy(self, now_s: float, keep_days: int) -> None:
-        self.kept.tidy(now_s, keep_days)
 
 
 class Scene:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.platform.recorder import Recorder
 
 from trimtab.platform.collector import Collector
 from trimtab.platform.errors import CloudUnavailable, DatasourceError
@@ -18,7 +19,6 @@ from trimtab.platform.model import ClusterModel
 from trimtab.platform.model.flat import flat
 from trimtab.platform.scope import narrow
 from trimtab.platform.snapshot import Need
-from trimtab.platform.store.measurements import Measurements
 from trimtab.simulator.cloud import SimulatedCloud
 from trimtab.simulator.driver import SimulatedDatasource, SimulatedDriver, local_call
 from trimtab.simulator.truth import CloudSpec
@@ -171,22 +171,7 @@ def collector(folder: Path, fault: Exception | None = None, method: str = "") ->
             raise fault
         return await call(name, arguments, named)
 
-    class Kept:
-        """The Parquet store, in place."""
-
-        def __init__(self) -> None:
-            self.kept = Measurements(folder / "metrics")
-
-        async def append(self, metric: str, kind: str, table: pa.Table) -> None:
-            self.kept.append(metric, kind, table)
-
-        async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
-            return self.kept.samples(metric, kind, start_s, end_s)
-
-        async def tidy(self, now_s: float, keep_days: int) -> None:
-            self.kept.tidy(now_s, keep_days)
-
-    return Collector(SimulatedDriver(asked), SimulatedDatasource(asked), Kept(), 3600.0)
+    return Collector(SimulatedDriver(asked), SimulatedDatasource(asked), Recorder(folder / "metrics"), 3600.0)
 
 
 async def test_what_is_measured_and_which_models_there_are_is_known(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow as pa
 import pytest
 import pytest_asyncio
 import uvicorn
+from tests.platform.recorder import Recorder
 
 from trimtab.platform import engine
 from trimtab.platform.applier import serve_plans
@@ -29,7 +29,6 @@ from trimtab.platform.plugins import load
 from trimtab.platform.scope import narrow
 from trimtab.platform.settings import Settings
 from trimtab.platform.snapshot import Snapshot
-from trimtab.platform.store.measurements import Measurements
 from trimtab.platform.store.port import StorePort, SweepsPort
 from trimtab.platform.store.state import Store
 from trimtab.platform.store.sweeps import Sweeps
@@ -45,22 +44,6 @@ from trimtab.simulator.rehearse import rehearse
 from trimtab.simulator.truth import CloudSpec
 
 SPEED = 600.0
-
-
-class Recorder:
-    """The Parquet store, in place."""
-
-    def __init__(self, folder: Path) -> None:
-        self.kept = Measurements(folder)
-
-    async def append(self, metric: str, kind: str, table: pa.Table) -> None:
-        self.kept.append(metric, kind, table)
-
-    async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
-        return self.kept.samples(metric, kind, start_s, end_s)
-
-    async def tidy(self, now_s: float, keep_days: int) -> None:
-        self.kept.tidy(now_s, keep_days)
 
 
 @dataclass

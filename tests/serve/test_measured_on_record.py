@@ -14,35 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from tests.platform.openstack_standin import StandIn, on_loopback, uuid_of
+from tests.platform.recorder import Recorder
 from tests.platform.test_openstack_inventory import driver_to
 
 from trimtab.platform.clocks import PacedClock, WallClock
 from trimtab.platform.errors import CloudConflict
 from trimtab.platform.model import ClusterModel
 from trimtab.platform.records import Action, ActionPlan, Audit, Goal, Strategy
-from trimtab.platform.store.measurements import Measurements
 from trimtab.platform.store.port import StorePort
 from trimtab.platform.store.state import Store
 from trimtab.serve.effects import OurRecord, measured_on_record, settle
 from trimtab.simulator.power import Power
 
 HORIZON_S = 3600.0
-
-
-class Recorder:
-    """The measurements, without an actor between."""
-
-    def __init__(self, folder: Path) -> None:
-        self.kept = Measurements(folder)
-
-    async def append(self, metric: str, kind: str, table: pa.Table) -> None:
-        self.kept.append(metric, kind, table)
-
-    async def samples(self, metric: str, kind: str, start_s: float, end_s: float) -> pa.Table:
-        return self.kept.samples(metric, kind, start_s, end_s)
-
-    async def tidy(self, now_s: float, keep_days: int) -> None:
-        self.kept.tidy(now_s, keep_days)
 
 
 @pytest.fixture
